@@ -1,0 +1,103 @@
+# xcarp: `make` lists what can be made. Tests of the kernel side need root.
+
+GO       ?= go
+VERSION  := $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+# How the binaries are built: static, and without the paths of this machine.
+GOBUILD  := CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+COMMANDS := xcarp xcarp-lab
+
+# What the kernel matrix boots and runs: see test/matrix/run.
+MATRIX_KERNELS  ?= 6.1 7.3
+MATRIX_PACKAGES ?= test/matrix/smoke internal/loader internal/ct
+
+# Debian packages by use. A name before = is a program that proves the package.
+NEED_C      := clang-19 llvm-19 libbpf-dev
+NEED_LINT   := $(NEED_C) clang-format-19 shellcheck
+NEED_TEST   := gcc=gcc libc6-dev iproute2 iputils-ping arping ethtool nftables conntrack ucarp tcpdump
+NEED_MATRIX := qemu-system-x86_64=qemu-system-x86 kmod cpio xz-utils zstd
+
+# Root tests measure time and load the kernel: one package at a time, never cached.
+# XCARP_TEST_ROOT=1 turns a skip for want of root or a program into a failure.
+ROOT_TEST := XCARP_TEST_ROOT=1 $(GO) test -count=1 -p 1
+
+# Packages with concurrency worth the race detector although their tests need root.
+RACE_ALSO ?= internal/carp/group internal/sync
+
+BENCH ?= .
+export MATRIX_KERNELS MATRIX_PACKAGES
+
+# The version comes from LDFLAGS; a checkout of another user must build as well.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+export GIT_CONFIG_COUNT := 1
+export GIT_CONFIG_KEY_0 := safe.directory
+export GIT_CONFIG_VALUE_0 := $(CURDIR)
+
+.DEFAULT_GOAL := help
+.PHONY: help build build-all test test-unit test-root test-long lint generate generate-check \
+	demo bench faults sim matrix soak packages deps clean root $(COMMANDS:%=bin/%)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(COMMANDS:%=bin/%) ## static binaries bin/xcarp and bin/xcarp-lab
+
+$(COMMANDS:%=bin/%): bin/%:
+	$(GOBUILD) -o $@ ./cmd/$*
+
+build-all: build ## the same, and for arm64 in bin/arm64
+	GOARCH=arm64 $(GOBUILD) -o bin/arm64/ ./cmd/xcarp ./cmd/xcarp-lab
+
+test: root ## all that CI runs, as root: installs what is missing, lint, generated files, kernels, tests
+	@echo "== packages"
+	@$(MAKE) --no-print-directory deps
+	@scripts/phase "build" $(MAKE) --no-print-directory build
+	@scripts/phase "lint" $(MAKE) --no-print-directory lint
+	@scripts/phase "generated files" $(MAKE) --no-print-directory generate-check
+	@scripts/phase "kernel matrix" $(MAKE) --no-print-directory matrix
+	@scripts/phase "unit tests, race detector" $(MAKE) --no-print-directory test-unit
+	@scripts/phase "root tests" $(MAKE) --no-print-directory test-root
+
+test-unit: ## tests that build no networks, with the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 5m $$(scripts/pure $(RACE_ALSO))
+
+test-root: root ## all tests as root; nothing may skip for want of root or a program
+	$(ROOT_TEST) -timeout 10m ./...
+
+test-long: root ## all tests and the ones that take minutes
+	XCARP_TEST_LONG=1 $(ROOT_TEST) -v -timeout 60m ./...
+
+lint: ## gofmt, vet, staticcheck, clang, clang-format, shellcheck, length of files
+	@scripts/need $(NEED_LINT)
+	@scripts/lint
+
+generate: ## BPF objects and their Go types, with clang-19
+	@scripts/need $(NEED_C)
+	$(GO) generate ./...
+
+generate-check: ## regenerate, and fail if that changes a committed file
+	@scripts/need $(NEED_C)
+	@scripts/generate-check
+
+demo: root build ## cut the master off in a small network and watch the stream go on
+	@scripts/need iproute2 nftables conntrack
+	bin/xcarp-lab demo
+
+bench: ## Go benchmarks; BENCH=regexp picks some
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 ./...
+
+matrix: ## the dataplane's tests on stock kernels, oldest and newest, under emulation
+	@scripts/need $(NEED_MATRIX)
+	@test/matrix/run
+
+faults sim soak packages: ## not backed by anything yet
+	@echo "make $@: nothing is behind this target yet" >&2; exit 1
+
+deps: ## install what is missing to build and test (Debian packages, as root)
+	@scripts/need $(NEED_LINT) $(NEED_TEST) $(NEED_MATRIX)
+
+clean: ## remove bin/ and .cache/ (the kernels are fetched again)
+	rm -rf bin .cache
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make $(MAKECMDGOALS): needs root (namespaces, XDP, conntrack)" >&2; exit 1; }
