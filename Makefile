@@ -49,14 +49,7 @@ build-all: build ## the same, and for arm64 in bin/arm64
 	GOARCH=arm64 $(GOBUILD) -o bin/arm64/ ./cmd/xcarp ./cmd/xcarp-lab
 
 test: root ## all that CI runs, as root: installs what is missing, lint, generated files, kernels, tests
-	@echo "== packages"
-	@$(MAKE) --no-print-directory deps
-	@scripts/phase "build" $(MAKE) --no-print-directory build
-	@scripts/phase "lint" $(MAKE) --no-print-directory lint
-	@scripts/phase "generated files" $(MAKE) --no-print-directory generate-check
-	@scripts/phase "kernel matrix" $(MAKE) --no-print-directory matrix
-	@scripts/phase "unit tests, race detector" $(MAKE) --no-print-directory test-unit
-	@scripts/phase "root tests" $(MAKE) --no-print-directory test-root
+	@scripts/phases deps build lint generate-check matrix test-unit test-root
 
 test-unit: ## tests that build no networks, with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 5m $$(scripts/pure $(RACE_ALSO))
