@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -51,7 +52,9 @@ func (s *section) unknown(key string) (message, fix string) {
 		return fmt.Sprintf("%s is not supported by this version", key), "remove it"
 	}
 	message = fmt.Sprintf("unknown key %q %s", key, s.name)
-	if like := s.like(key); like != "" {
+	if like := s.like(key); slices.Contains(s.later, like) {
+		return message, fmt.Sprintf("%q is not supported by this version", like)
+	} else if like != "" {
 		return message, fmt.Sprintf("did you mean %q?", like)
 	}
 	for _, o := range []*section{root, groupSection, syncSection, metricsSection, logSection} {
@@ -59,18 +62,21 @@ func (s *section) unknown(key string) (message, fix string) {
 			return message, "it belongs " + o.name
 		}
 	}
-	if like := nearest(key, s.later); like != "" {
-		return message, fmt.Sprintf("%q is not supported by this version", like)
-	}
 	return message, "known are " + strings.Join(s.keys, ", ")
 }
 
-// like returns the key of the section that was probably meant, or "".
+// like returns the key that was probably meant, of this version or a later one,
+// or "".
 func (s *section) like(key string) string {
-	if k := s.foreign[strings.ToLower(key)]; k != "" {
-		return k
+	words := slices.Concat(s.keys, s.later, slices.Sorted(maps.Keys(s.foreign)))
+	if ours := s.foreign[strings.ToLower(key)]; ours != "" {
+		return ours
 	}
-	return nearest(key, s.keys)
+	like := nearest(key, words)
+	if ours := s.foreign[like]; ours != "" {
+		return ours
+	}
+	return like
 }
 
 // nearest returns the word that was probably meant, or "" if none or several

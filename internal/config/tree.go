@@ -93,12 +93,15 @@ func parse(text []byte) (root *node, err error) {
 		if doc.Body == nil || doc.Body.Type() == ast.CommentType {
 			continue
 		}
-		if root != nil {
-			return nil, syntaxAt(doc.Body.GetToken(), "a second YAML document", "put everything into one, without ---")
-		}
-		if root, err = convert(doc.Body, nil); err != nil {
+		n, err := convert(doc.Body, nil)
+		if err != nil {
 			return nil, err
 		}
+		if root != nil {
+			return nil, &syntax{line: n.line, column: n.column,
+				message: "a second YAML document", fix: "put everything into one, without ---"}
+		}
+		root = n
 	}
 	return root, nil
 }
