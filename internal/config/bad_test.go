@@ -1,0 +1,194 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// g is a text with one group that has what is given on top of what it needs.
+func g(more string) string {
+	return "node: n\ngroups:\n  g: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24], pass: x" + more + "}\n"
+}
+
+// addr is a text with one group of one address.
+func addr(a string) string {
+	return "groups: {g: {vhid: 1, carpdev: eth0, pass: x, addresses: [" + a + "]}}\n"
+}
+
+// s is a text with the given sync section.
+func s(sync string) string {
+	return "node: fw-a\nkey_file: k\nsync: " + sync + "\n" + "groups: {g: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}}\n"
+}
+
+// bad holds texts with one mistake, or few, and everything that is said.
+var bad = []struct{ name, text, want string }{
+	{"not YAML", "groups: {a: [\n", `xcarp.yaml:1:13: not YAML: sequence end token ']' not found`},
+	{"a list", "[1]", `xcarp.yaml:1:1: a configuration must be a mapping, not a list: write key: value`},
+	{"two documents", "a: b\n---\nc: d\n", `xcarp.yaml:3:1: a second YAML document: put everything into one, without ---`},
+	{"anchor", "groups: &x {}\n", `xcarp.yaml:1:9: anchors and aliases (& and *) are not supported: write the value out, or quote it`},
+	{"merge", g(", <<: {}"), `xcarp.yaml:3:66: merge keys (<<) are not supported: write the keys out`},
+	{"deep", strings.Repeat("[", 33), `xcarp.yaml:1:33: nested deeper than 32 levels`},
+
+	{"unknown key", g("") + "premept: true\n", `xcarp.yaml:4:1: unknown key "premept" at the top level: did you mean "preempt"?`},
+	{"far from any key", g("") + "colour: red\n", `xcarp.yaml:4:1: unknown key "colour" at the top level: known are node, key_file, sync, preempt, groups, advskew, bundle, xdp, metrics, log`},
+	{"key of a group at the top", g("") + "carpdev: eth0\n", `xcarp.yaml:4:1: unknown key "carpdev" at the top level: it belongs in a group`},
+	{"unknown key in a group", "groups: {g: {vhdi: 1, carpdev: eth0, addresses: [10.0.0.1/24], pass: x}}", `xcarp.yaml:1:14: unknown key "vhdi" in a group: did you mean "vhid"?`},
+	{"keepalived's word", "groups: {g: {virtual_router_id: 1, carpdev: eth0, addresses: [10.0.0.1/24], auth_pass: x}}", `xcarp.yaml:1:14: unknown key "virtual_router_id" in a group: did you mean "vhid"?
+xcarp.yaml:1:77: unknown key "auth_pass" in a group: did you mean "pass"?`},
+	{"unknown key in sync", s("{dev: eth2, ports: 1, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}"), `xcarp.yaml:3:19: unknown key "ports" in sync: did you mean "port"?`},
+	{"later, top", g("") + "track: {}\n", `xcarp.yaml:4:1: track is not supported by this version: remove it`},
+	{"later, group", g(", balance: arp"), `xcarp.yaml:3:66: balance is not supported by this version: remove it`},
+	{"later, misspelt", g(", carpper: 1"), `xcarp.yaml:3:66: unknown key "carpper" in a group: "carppeer" is not supported by this version`},
+	{"BSD line", "groups:\n  carp1: \"vhid 1 pass secret carpdev em0\"\n", `xcarp.yaml:2:3: group "carp1" is a BSD line, which is not supported by this version: write it as a mapping: carp1: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}`},
+	{"key twice", g(", vhid: 2"), `xcarp.yaml:3:66: "vhid" a second time: the first is in line 3`},
+	{"group twice", g("") + "  g: {}\n", `xcarp.yaml:4:3: "g" a second time: the first is in line 3`},
+	{"no value", g("") + "node2:\nxdp:\n", `xcarp.yaml:4:1: unknown key "node2" at the top level: did you mean "node"?
+xcarp.yaml:5:1: xdp has no value: give it one or remove the key`},
+
+	{"no groups", "node: n\n", `xcarp.yaml: no groups: add groups: {name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}}`},
+	{"empty groups", "groups: {}\n", `xcarp.yaml:1:1: no groups: add one: name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}`},
+	{"groups as a list", "groups: [a]\n", `xcarp.yaml:1:9: groups must be a mapping, not a list: write name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}`},
+	{"empty group", "groups: {g: {}}\n", `xcarp.yaml:1:10: group "g" has no vhid: add vhid: 1 (to 255)
+xcarp.yaml:1:10: group "g" has no carpdev: add carpdev: and the interface
+xcarp.yaml:1:10: group "g" has no addresses: add addresses: [10.0.0.1/24]
+xcarp.yaml:1:10: group "g" has no password: run (umask 077; xcarp keygen > /etc/xcarp/xcarp.key) and set key_file; with BSD or ucarp peers set pass_file`},
+	{"group name", "groups: {a b: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24], pass: x}}\n", `xcarp.yaml:1:10: "a b" cannot be the name of a group: use up to 63 letters, digits, dots, dashes and underscores, the first a letter or digit`},
+	{"vhid 0", strings.Replace(g(""), "vhid: 1", "vhid: 0", 1), `xcarp.yaml:3:13: vhid 0 is out of range: write a number from 1 to 255`},
+	{"vhid 256", strings.Replace(g(""), "vhid: 1", "vhid: 256", 1), `xcarp.yaml:3:13: vhid 256 is out of range: write a number from 1 to 255`},
+	{"vhid of a word", strings.Replace(g(""), "vhid: 1", "vhid: one", 1), `xcarp.yaml:3:13: vhid must be a number, not "one": write a number from 1 to 255`},
+	{"vhid in octal", strings.Replace(g(""), "vhid: 1", "vhid: 010", 1), `xcarp.yaml:3:13: vhid must be a number, not "010": write a number from 1 to 255`},
+	{"same vhid", g("") + "  h: {vhid: 1, carpdev: eth0, addresses: [10.0.0.2/24], pass: x}\n", `xcarp.yaml:4:13: vhid 1 on eth0 is taken by group "g": give one of them another vhid`},
+	{"advbase", g(", advbase: 256"), `xcarp.yaml:3:75: advbase 256 is out of range: write a number from 0 to 255 (seconds)`},
+	{"advskew", g(", advskew: 255"), `xcarp.yaml:3:75: advskew 255 is out of range: write a number from 0 to 254, or {node: number}`},
+	{"mode", g(", mode: nexthop"), `xcarp.yaml:3:72: mode cannot be "nexthop": did you mean "next-hop"?`},
+	{"hmac", g(", hmac: linux"), `xcarp.yaml:3:72: hmac cannot be "linux": write auto, freebsd or openbsd`},
+	{"preempt", g(", preempt: yes"), `xcarp.yaml:3:75: preempt must be true or false, not "yes": write true or false`},
+	{"carpdev", strings.Replace(g(""), "eth0", "an-interface-too-long", 1), `xcarp.yaml:3:25: "an-interface-too-long" cannot be the name of an interface: write one such as eth0, at most 15 bytes`},
+	{"xdp", g("") + "xdp: hw\n", `xcarp.yaml:4:6: xdp cannot be "hw": write auto, native or generic`},
+	{"metrics", g("") + "metrics: {listen: 9112}\n", `xcarp.yaml:4:19: listen cannot be "9112": write an address and a port, such as 127.0.0.1:9112 or [::1]:9112`},
+	{"log", g("") + "log: {level: warning}\n", `xcarp.yaml:4:14: level cannot be "warning": did you mean "warn"?`},
+
+	{"no address", addr(""), `xcarp.yaml:1:58: group "g" has no addresses: add one: [10.0.0.1/24]`},
+	{"address alone", "groups: {g: {vhid: 1, carpdev: eth0, pass: x, addresses: 10.0.0.1/24}}\n", `xcarp.yaml:1:58: addresses must be a list, not "10.0.0.1/24": write [10.0.0.1/24]`},
+	{"not an address", addr("10.0.0/24"), `xcarp.yaml:1:59: "10.0.0/24" is not an address: write an address and the prefix length of its subnet, such as 10.0.0.1/24`},
+	{"no prefix", addr("10.0.0.1"), `xcarp.yaml:1:59: address 10.0.0.1 has no prefix length: write that of its subnet, such as 10.0.0.1/24`},
+	{"no prefix, IPv6", addr(`"2001:db8::1"`), `xcarp.yaml:1:59: address 2001:db8::1 has no prefix length: write that of its subnet, such as 2001:db8::1/64`},
+	{"netmask", addr("10.0.0.1/255.255.255.0"), `xcarp.yaml:1:59: prefix length "255.255.255.0" of address 10.0.0.1 is wrong: write 1 to 32`},
+	{"prefix 33", addr("10.0.0.1/33"), `xcarp.yaml:1:59: prefix length "33" of address 10.0.0.1 is wrong: write 1 to 32`},
+	{"prefix 0", addr("10.0.0.1/0"), `xcarp.yaml:1:59: address 10.0.0.1 has the prefix length 0: write that of its subnet`},
+	{"zone", addr(`"fe80::1%eth0"`), `xcarp.yaml:1:59: address fe80::1%eth0 has a zone: the carpdev says which link`},
+	{"multicast", addr("224.0.0.18/24"), `xcarp.yaml:1:59: address 224.0.0.18 is a multicast address: use one that a host can have`},
+	{"loopback", addr(`"::1/128"`), `xcarp.yaml:1:59: address ::1 is a loopback address: use one that a host can have`},
+	{"mapped", addr(`"::ffff:10.0.0.1/120"`), `xcarp.yaml:1:59: address ::ffff:10.0.0.1 is an IPv4-mapped one: write 10.0.0.1`},
+	{"unspecified", addr("0.0.0.0/24"), `xcarp.yaml:1:59: address 0.0.0.0 is in no network: use one that a host can have`},
+	{"reserved", addr("255.255.255.255/32"), `xcarp.yaml:1:59: address 255.255.255.255 is reserved or broadcast: use one that a host can have`},
+	{"network", addr("10.0.0.0/24"), `xcarp.yaml:1:59: address 10.0.0.0 is the network address of 10.0.0.0/24: use one that a host can have`},
+	{"broadcast", addr("10.0.3.255/22"), `xcarp.yaml:1:59: address 10.0.3.255 is the broadcast address of 10.0.0.0/22: use one that a host can have`},
+	{"anycast", addr(`"2001:db8::/64"`), `xcarp.yaml:1:59: address 2001:db8:: is the subnet-router anycast address of 2001:db8::/64: use one that a host can have`},
+	{"address twice", addr("10.0.0.1/24, 10.0.0.1/32"), `xcarp.yaml:1:72: address 10.0.0.1 a second time: remove one`},
+	{"address in two groups", g("") + "  h: {vhid: 2, carpdev: eth0, addresses: [10.0.0.1/24], pass: x}\n", `xcarp.yaml:4:43: address 10.0.0.1 is already in group "g": keep it in one group`},
+
+	{"not among the nodes", strings.Replace(pair, "node: fw-a", "node: fwa", 1), `xcarp.yaml:1:7: node "fwa" is not in sync.nodes: did you mean "fw-a"?`},
+	{"node name", g("") + "node: n\n", `xcarp.yaml:4:1: "node" a second time: the first is in line 1`},
+	{"sync without a key", "node: a\nsync: {dev: eth2, nodes: {a: 10.1.0.1, b: 10.1.0.2}}\ngroups: {g: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24], pass: x}}\n", `xcarp.yaml:2:1: sync needs a key: run (umask 077; xcarp keygen > /etc/xcarp/xcarp.key), copy the file to all nodes, and set key_file`},
+	{"sync of nothing", s("{port: 0}"), `xcarp.yaml:3:1: sync has no dev: name the interface to the peer: sync: {dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}
+xcarp.yaml:3:1: sync has no nodes: sync: {dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}
+xcarp.yaml:3:14: port 0 is out of range: write a number from 1 to 65535`},
+	{"no peer", s("{dev: eth2, nodes: {fw-a: 172.30.0.1}}"), `xcarp.yaml:3:19: sync.nodes names no peer: add the other node and its address`},
+	{"sync address with a prefix", s("{dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2/30}}"), `xcarp.yaml:3:51: sync address of fw-b has a prefix length: write its own address on the sync link, without a prefix length`},
+	{"same sync address", s("{dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.1}}"), `xcarp.yaml:3:51: sync address 172.30.0.1 is already that of fw-a: give each node its own`},
+	{"two families", s(`{dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: "fd00::1"}}`), `xcarp.yaml:3:51: sync address of fw-b is of another family than ours: write all as IPv4 or all as IPv6`},
+	{"loopback peer", s("{dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 127.0.0.1}}"), `xcarp.yaml:3:51: sync address of fw-b is 127.0.0.1, which no peer can reach: write its own address on the sync link, without a prefix length`},
+	{"hold without a unit", s("{dev: eth2, hold: 600, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}"), `xcarp.yaml:3:25: hold must be a time, not "600": write the unit, too: 600s`},
+	{"hold too short", s("{dev: eth2, hold: 1s, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}"), `xcarp.yaml:3:25: hold 1s is out of range: write a time from 10s to 24h0m0s`},
+	{"advskew of a stranger", strings.Replace(pair, "fw-b: 100", "fw-bb: 100", 1), `xcarp.yaml:8:21: advskew for "fw-bb", which is not in sync.nodes: did you mean "fw-b"?`},
+	{"unknown group in a bundle", strings.Replace(pair, "[wan, lan]", "[wan, lna]", 1), `xcarp.yaml:9:15: bundle names an unknown group "lna": did you mean "lan"?`},
+	{"group twice in a bundle", strings.Replace(pair, "[wan, lan]", "[wan, wan, lan]", 1), `xcarp.yaml:9:15: group "wan" is in a bundle already: keep it once`},
+
+	{"both passwords", g(", pass_file: p"), `xcarp.yaml:3:66: group "g" has both pass and pass_file: keep one of them`},
+	{"empty password", strings.Replace(g(""), "pass: x", `pass: ""`, 1), `xcarp.yaml:3:57: pass must be one value that is not empty: write pass: and the password in quotes`},
+	{"no such variable", "key_file: ${CREDENTIALS_DIRECTORY}/k\n" + g(""), `xcarp.yaml:1:11: key_file names ${CREDENTIALS_DIRECTORY}, which is not in the environment: systemd sets it for a unit with LoadCredential=; elsewhere write the path out`},
+	{"broken variable", "key_file: ${HOME/k\n" + g(""), `xcarp.yaml:1:11: key_file has a ${ that names no variable: write ${NAME}`},
+	{"no key file", "key_file: nope\n" + g(""), `xcarp.yaml:1:11: key_file nope does not exist: make one: (umask 077; xcarp keygen > nope)`},
+	{"no password file", strings.Replace(g(""), "pass: x", "pass_file: nope", 1), `xcarp.yaml:3:68: pass_file nope does not exist: write the password into it, mode 0600`},
+	{"a password as the key", "key_file: p\n" + g(""), `xcarp.yaml:1:11: key_file p does not hold base64: make one: (umask 077; xcarp keygen > p)`},
+}
+
+func TestBad(t *testing.T) {
+	for _, c := range bad {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, c.text)
+			if got := said(err); got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestCaret shows excerpts as a terminal does, with passwords masked.
+func TestCaret(t *testing.T) {
+	_, err := load(t, `node: fw-z   # tab:	x
+key_file: k
+sync: {dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}
+groups:
+  wan: {pass: "geheim, }'", vhdi: 3, carpdev: eth0, addresses: [203.0.113.1/24]}
+  1: {pasword: geheim, vhid: 1, carpdev: eth1, addresses: ["2001:db8::/32"], mode: [1]}
+  carp1: "vhid 1 pass geheim carpdev em0"
+  lan:
+    vhid: 300
+    passwd: geheim, geheim
+    carpdev: "äöü	"
+    addresses:
+      - 10.0.0.0/24
+`)
+	var b strings.Builder
+	for _, p := range Problems(err) {
+		fmt.Fprintf(&b, "%s\n%s\n\n", p.Error(), p.Caret)
+	}
+	const golden = "testdata/caret.txt"
+	if strings.Contains(b.String(), "geheim") {
+		t.Errorf("a password shows:\n%s", b.String())
+	}
+	if *update {
+		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+// TestBrokenTextHidesPasswords is about texts that are no YAML, of which no
+// tree says where the passwords are.
+func TestBrokenTextHidesPasswords(t *testing.T) {
+	for _, text := range []string{
+		"pass: geheim\n pass: geheim: {\n",
+		"a: {pass: geheim, b: [\n",
+		"pass: |\n geheim\n  }: geheim\n",
+		"pass:\n  geheim: geheim: x\n",
+		"pass: \"geheim\n",
+		"pass: 'geheim",
+		"{pass: [geheim, {",
+		"groups: {a: \"vhid 1 pass geheim",
+		"pass: *geheim\n",
+		"pass: !geheim x\n",
+		"pass: &geheim x\n",
+	} {
+		_, err := load(t, text)
+		if err == nil {
+			t.Errorf("%q is accepted", text)
+		}
+		for _, p := range Problems(err) {
+			if s := p.Error() + p.Caret; strings.Contains(s, "geheim") {
+				t.Errorf("%q: a password shows in %s", text, s)
+			}
+		}
+	}
+}

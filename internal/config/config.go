@@ -1,0 +1,129 @@
+package config
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Config is a whole configuration, validated, with every default filled in and
+// everything that depends on the node resolved for this node.
+type Config struct {
+	Path string // the file it was read from
+	Hash string // of the effective configuration, 16 hex digits, for metrics
+
+	Node    string // our name: `node`, or the host name
+	Key     Key    // the content of key_file, if HasKey
+	HasKey  bool
+	Sync    *Sync   // nil: no state sync
+	Preempt bool    // the default for the groups; net.inet.carp.preempt
+	Groups  []Group // sorted by name, at least one
+	Bundles [][]string
+	XDP     XDP
+	Metrics Metrics
+	Log     Log
+
+	Warnings []*Problem `json:"-"` // what Load found and accepted; Check returns them, too
+
+	src *source // for problems that Check finds
+}
+
+// Sync is the link over which the nodes mirror their connection tables.
+type Sync struct {
+	Dev   string                // the interface the session is bound to
+	Port  uint16                // UDP, the same on all nodes
+	Hold  time.Duration         // timeout of mirrored flows, renewed by the owner
+	Local netip.Addr            // our own address in nodes
+	Peers map[string]netip.Addr // all other nodes
+}
+
+// Group is one vhid on one carpdev: the addresses that its master answers for.
+type Group struct {
+	Name      string
+	VHID      uint8 // 1 to 255
+	Carpdev   string
+	Addresses []netip.Prefix // sorted; the prefix is that of the subnet
+	AdvBase   uint8          // seconds
+	AdvSkew   uint8          // 1/256 s, at most 254
+	Password  Secret         // as given, not cut; empty if FromKey
+	FromKey   bool           // derive the password from Config.Key
+	Mode      Mode
+	HMAC      HMAC
+	Preempt   bool
+}
+
+// Mode says where a shared address lives.
+type Mode string
+
+// The modes of a group.
+const (
+	Local   Mode = "local"    // on the carpdev while master: services, and routers
+	NextHop Mode = "next-hop" // nowhere: the dataplane answers, traffic passes through
+)
+
+// HMAC says how the digest of an advert is made; the BSDs differ for IPv6.
+type HMAC string
+
+// The ways of making a digest.
+const (
+	HMACAuto    HMAC = "auto" // what the peer uses
+	HMACFreeBSD HMAC = "freebsd"
+	HMACOpenBSD HMAC = "openbsd"
+)
+
+// XDP says how the program is attached to a carpdev.
+type XDP string
+
+// The ways to attach.
+const (
+	XDPAuto    XDP = "auto"    // native, else generic
+	XDPNative  XDP = "native"  // in the driver, or refuse
+	XDPGeneric XDP = "generic" // in the stack
+)
+
+// Metrics is where Prometheus finds us.
+type Metrics struct {
+	Listen string // host:port; empty: nowhere
+}
+
+// Log is how much is said.
+type Log struct {
+	Level string // debug, info, warn or error
+}
+
+// Group returns the group of that name, or nil.
+func (c *Config) Group(name string) *Group {
+	for i := range c.Groups {
+		if c.Groups[i].Name == name {
+			return &c.Groups[i]
+		}
+	}
+	return nil
+}
+
+// hash digests what the configuration says, not how or where it is written. It
+// is published, so passwords count only under the key: without one, the hash of
+// a short password would give it away.
+func (c *Config) hash() string {
+	d := *c
+	d.Path, d.Hash = "", ""
+	b, err := json.Marshal(d)
+	if err != nil {
+		panic(fmt.Sprintf("config: marshal of our own type: %v", err))
+	}
+	h := sha256.New()
+	h.Write(b)
+	if c.HasKey {
+		m := hmac.New(sha256.New, c.Key[:])
+		for _, g := range c.Groups {
+			fmt.Fprintf(m, "%s %d\n", g.Name, len(g.Password))
+			m.Write(g.Password)
+		}
+		h.Write(m.Sum(nil))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
