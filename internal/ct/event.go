@@ -1,5 +1,7 @@
 package ct
 
+import "fmt"
+
 // Change is what happened to a flow.
 type Change uint8
 
@@ -9,6 +11,19 @@ const (
 	Update                    // state, status or mark changed; a refreshed timeout is no event
 	Destroy                   // gone
 )
+
+// String returns the verb that conntrack(8) prints.
+func (c Change) String() string {
+	switch c {
+	case New:
+		return "new"
+	case Update:
+		return "update"
+	case Destroy:
+		return "destroy"
+	}
+	return fmt.Sprintf("Change(%d)", uint8(c))
+}
 
 // Event is one change of the kernel's table. Of a Destroy only the tuples of
 // the flow count.

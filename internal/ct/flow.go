@@ -1,6 +1,7 @@
 package ct
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -63,6 +64,12 @@ type Flow struct {
 
 // Key identifies the flow: the original tuple.
 func (f *Flow) Key() Tuple { return f.Orig }
+
+// String returns the tuple for logs and errors.
+func (t Tuple) String() string {
+	return fmt.Sprintf("proto %d %v to %v", t.Proto,
+		netip.AddrPortFrom(t.Src, t.SrcPort), netip.AddrPortFrom(t.Dst, t.DstPort))
+}
 
 // Inverse returns the tuple of the answer to t, without translation.
 func (t Tuple) Inverse() Tuple {
