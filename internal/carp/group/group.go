@@ -1,0 +1,273 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// Config is what a Group runs on.
+type Config struct {
+	Name    string
+	Carpdev string
+	Machine carp.Config
+	Key     *carp.Key      // used by Run alone
+	Addrs   []netip.Prefix // the shared addresses
+
+	// Conn moves whole Ethernet frames; Listen makes the real one. Run closes it.
+	Conn net.PacketConn
+
+	// HardwareAddr is the carpdev's own.
+	HardwareAddr net.HardwareAddr
+
+	// Source4 and Source6 return the carpdev's own address now: the first one,
+	// the link-local one. Without an own IPv4 address adverts come from the
+	// shared one; without an own IPv6 address that family is not sent, unless
+	// it is the only one.
+	Source4, Source6 func() netip.Addr
+
+	// Router is the R flag of neighbour advertisements: this node forwards IPv6.
+	Router bool
+
+	Dataplane carp.Dataplane
+
+	// BeforeMaster is called before the map is flipped to MASTER, also for an
+	// adopted one. It must return within microseconds. May be nil.
+	BeforeMaster func()
+
+	// OnRole is called after the effects of a change of state were carried
+	// out. It must not block. May be nil.
+	OnRole func(Transition)
+
+	// Adopt and Term are what the dataplane and the state file hold of an
+	// earlier process of this node.
+	Adopt carp.Role
+	Term  uint64
+
+	Now func() time.Time // nil: the boot clock
+	Log *zap.Logger      // nil: none
+}
+
+// Transition is one change of state.
+type Transition struct {
+	Name     string
+	VHID     uint8
+	From, To carp.State
+	Reason   string
+	At       time.Time // on the boot clock
+	Term     uint64
+}
+
+// Group is one vhid on one carpdev.
+type Group struct {
+	cfg       Config
+	log       *zap.Logger
+	now       func() time.Time
+	has4      bool
+	has6      bool
+	vmac      carp.MAC
+	announces [][]byte // whole frames, one per shared address
+	box       mailbox
+	out       []byte // the frame under construction; Run's
+
+	// mu guards what Status reads. Run holds it for as long as a verb takes,
+	// and never while it carries out effects.
+	mu      sync.Mutex
+	machine *carp.Machine
+	count   counts
+	masters []MasterSeen
+}
+
+// New returns a Group. It does nothing until Run.
+func New(c Config) *Group {
+	g := &Group{
+		cfg:     c,
+		log:     c.Log,
+		now:     c.Now,
+		vmac:    carp.VirtualMAC(c.Machine.VHID),
+		box:     mailbox{news: make(chan struct{}, 1)},
+		machine: carp.NewMachine(c.Machine),
+	}
+	if g.log == nil {
+		g.log = zap.NewNop()
+	}
+	if g.now == nil {
+		g.now = bootClock
+	}
+	for _, p := range c.Addrs {
+		a := p.Addr().Unmap().WithZone("")
+		g.has4 = g.has4 || a.Is4()
+		g.has6 = g.has6 || a.Is6()
+		g.announces = append(g.announces, carp.AppendAnnounce(nil, g.vmac, a, c.Router))
+	}
+	return g
+}
+
+func bootClock() time.Time {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(fmt.Sprintf("read CLOCK_BOOTTIME: %v", err)) // since Linux 2.6.39
+	}
+	return carp.BootTime(time.Duration(ts.Nano()))
+}
+
+// frame is one received frame, in a buffer that goes back to the reader.
+type frame struct {
+	b   []byte
+	buf []byte
+}
+
+// Run takes part in the election until ctx ends. Then it leaves in an orderly
+// way, which takes a master the time of the drain, and closes the Conn. It
+// returns early, after a goodbye, if the Conn can no longer be read.
+func (g *Group) Run(ctx context.Context) error {
+	r := newReader(g.cfg.Conn)
+	go r.run()
+
+	g.step(func(m *carp.Machine, now time.Time) carp.Effects {
+		return m.Adopt(now, g.cfg.Adopt, g.cfg.Term)
+	})
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	ended, broken := ctx.Done(), r.done
+	for !g.stopped() {
+		g.arm(timer)
+		select {
+		case f := <-r.frames:
+			g.receive(f.frame)
+			r.free <- f
+		case <-timer.C:
+			g.catchUp(r)
+			g.step((*carp.Machine).Tick)
+		case <-g.box.news:
+			for _, verb := range g.box.take() {
+				g.step(verb)
+			}
+		case <-broken:
+			broken = nil
+			g.step((*carp.Machine).Stop)
+		case <-ended:
+			ended = nil
+			g.step((*carp.Machine).Stop)
+		}
+	}
+	close(r.stop)
+	err := g.cfg.Conn.Close()
+	<-r.done
+	if r.err != nil {
+		return errors.Join(fmt.Errorf("read adverts on %q: %w", g.cfg.Carpdev, r.err), err)
+	}
+	return err
+}
+
+// catchUp takes the frames that came before the deadline passed: they may say
+// that the master lives.
+func (g *Group) catchUp(r *reader) {
+	for range 64 { // a flood must not hold up a master's own adverts
+		select {
+		case f := <-r.frames:
+			g.receive(f.frame)
+			r.free <- f
+		default:
+			return
+		}
+	}
+}
+
+func (g *Group) stopped() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.machine.Stopped()
+}
+
+// arm sets the one timer to the one deadline.
+func (g *Group) arm(timer *time.Timer) {
+	g.mu.Lock()
+	at, ok := g.machine.Deadline()
+	g.mu.Unlock()
+	if !ok {
+		timer.Stop()
+		return
+	}
+	timer.Reset(max(at.Sub(g.now()), 0))
+}
+
+// receive decides whether to believe a frame and gives it to the Machine.
+func (g *Group) receive(b []byte) {
+	r, why := carp.ParseFrame(b)
+	if why == carp.Accepted {
+		switch {
+		case r.VHID != g.cfg.Machine.VHID:
+			why = carp.DropVHID
+		case g.cfg.Key.Sent(&r.Advert):
+			why = carp.DropLoop
+		case !g.cfg.Key.Verify(&r.Advert):
+			why = carp.DropAuth
+		}
+	}
+	g.received(&r, why)
+	if why != carp.Accepted {
+		return
+	}
+	own := g.source(r.From.Is4())
+	g.step(func(m *carp.Machine, now time.Time) carp.Effects {
+		return m.Receive(now, carp.Heard{Advert: r.Advert, From: r.From, Own: own})
+	})
+}
+
+// step calls one verb and carries out what it wants.
+func (g *Group) step(verb func(*carp.Machine, time.Time) carp.Effects) {
+	g.mu.Lock()
+	now := g.now()
+	t := Transition{Name: g.cfg.Name, VHID: g.cfg.Machine.VHID, From: g.machine.State(), At: now}
+	e := verb(g.machine, now)
+	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
+	g.mu.Unlock()
+	g.carryOut(t, e)
+}
+
+// carryOut does what the Machine wants, in the order of its fields. A role
+// that did not reach the dataplane must not be claimed: that counts as a
+// failed send.
+func (g *Group) carryOut(t Transition, e carp.Effects) {
+	var at time.Time
+	var err error
+	if t.To == carp.Master && t.From != carp.Master && g.cfg.BeforeMaster != nil {
+		g.cfg.BeforeMaster()
+	}
+	if e.Role != nil {
+		if err = g.cfg.Dataplane.SetRole(t.VHID, *e.Role); err != nil {
+			g.log.Error("set role", zap.String("group", t.Name), zap.Uint8("vhid", t.VHID),
+				zap.Stringer("role", e.Role.State), zap.Error(err))
+		}
+	}
+	if e.Advert != nil {
+		at = g.now()
+		if err == nil || e.Advert.Goodbye() {
+			err = g.advertise(e.Advert)
+		}
+	}
+	if e.Announce && err == nil {
+		g.announce()
+	}
+	if t.From != t.To {
+		g.log.Info("state", zap.String("group", t.Name), zap.String("carpdev", g.cfg.Carpdev),
+			zap.Uint8("vhid", t.VHID), zap.Stringer("from", t.From), zap.Stringer("to", t.To),
+			zap.String("reason", t.Reason), zap.Uint64("term", t.Term))
+		if g.cfg.OnRole != nil {
+			g.cfg.OnRole(t)
+		}
+	}
+	if e.Advert != nil && !e.Advert.Goodbye() {
+		g.step(func(m *carp.Machine, now time.Time) carp.Effects { return m.Sent(now, at, err) })
+	}
+}

@@ -1,0 +1,93 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/packet"
+	"go.uber.org/zap"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// source returns the address that adverts of a family come from, invalid if
+// the family is not sent.
+func (g *Group) source(is4 bool) netip.Addr {
+	own, has, alone := g.cfg.Source6, g.has6, !g.has4
+	if is4 {
+		own, has, alone = g.cfg.Source4, g.has4, true
+	}
+	if !has {
+		return netip.Addr{}
+	}
+	if own != nil {
+		if a := own().Unmap().WithZone(""); a.IsValid() && a.Is4() == is4 {
+			return a
+		}
+	}
+	if !alone {
+		return netip.Addr{}
+	}
+	for _, p := range g.cfg.Addrs {
+		if a := p.Addr().Unmap().WithZone(""); a.Is4() == is4 {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// advertise sends an advert in every family that the group has. One family is
+// enough to be heard, so it fails only if all do.
+func (g *Group) advertise(a *carp.Advert) error {
+	mac := g.vmac
+	if a.Goodbye() {
+		mac = carp.MAC(g.cfg.HardwareAddr)
+	}
+	var errs []error
+	sent := 0
+	for _, is4 := range []bool{true, false} {
+		from := g.source(is4)
+		if !from.IsValid() {
+			continue
+		}
+		// A counter for each frame: a receiver may refuse one it has seen.
+		f := *a
+		f.Counter += uint64(sent + len(errs))
+		g.cfg.Key.Sign(&f)
+		var b [carp.AdvertLen]byte
+		payload, err := f.AppendBinary(b[:0])
+		if err != nil {
+			return err // never: there is no such error
+		}
+		g.out = carp.AppendFrame(g.out[:0], mac, from, payload)
+		if err := g.write(g.out); err != nil {
+			errs = append(errs, fmt.Errorf("send advert from %v on %q: %w", from, g.cfg.Carpdev, err))
+			continue
+		}
+		sent++
+	}
+	g.sent(sent, len(errs))
+	if sent > 0 {
+		return nil
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("send advert on %q: no address to send it from", g.cfg.Carpdev)
+	}
+	return errors.Join(errs...)
+}
+
+// announce tells neighbours and switches where the shared addresses are now.
+func (g *Group) announce() {
+	for _, b := range g.announces {
+		if err := g.write(b); err != nil {
+			g.log.Debug("announce", zap.String("group", g.cfg.Name), zap.Error(err))
+		}
+	}
+}
+
+// write sends a whole frame. A packet socket wants its destination once more.
+func (g *Group) write(b []byte) error {
+	_, err := g.cfg.Conn.WriteTo(b, &packet.Addr{HardwareAddr: b[:6:6]})
+	return err
+}

@@ -1,0 +1,117 @@
+package group
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// mastersMax bounds what a flood of believed adverts can make us remember.
+const mastersMax = 16
+
+// Status is a snapshot of a Group. All times are on the boot clock.
+type Status struct {
+	Name    string
+	Carpdev string
+	VHID    uint8
+	State   carp.State
+	Since   time.Time
+	Reason  string // why it is in that state
+	Term    uint64
+
+	Demotion  int // the sum, at most 255
+	DemotedBy map[string]int
+
+	AdvBase, AdvSkew uint8
+	Interval         time.Duration // between adverts
+	MasterDown       time.Duration // how long we wait for a master
+	Lease            time.Duration // what is left of it, 0 unless MASTER
+
+	Sent     uint64            // adverts, of both families
+	SendErrs uint64            // adverts that could not be sent
+	Received uint64            // adverts that were believed
+	Drops    map[string]uint64 // frames that were not, by reason
+
+	Masters []MasterSeen // heard within three of their intervals
+}
+
+// MasterSeen is another member whose adverts we believe.
+type MasterSeen struct {
+	Addr             netip.Addr
+	AdvBase, AdvSkew uint8
+	Demotion         uint8
+	At               time.Time // of its last advert
+}
+
+func (s *MasterSeen) gone(now time.Time) bool {
+	return now.Sub(s.At) > 3*carp.Interval(s.AdvBase, s.AdvSkew)
+}
+
+// counts are what Status counts; under mu.
+type counts struct {
+	sent, sendErrs uint64
+	received       [carp.Drops]uint64
+}
+
+// Status returns a snapshot.
+func (g *Group) Status() Status {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m, now := g.machine, g.now()
+	c := m.Config()
+	s := Status{
+		Name: g.cfg.Name, Carpdev: g.cfg.Carpdev, VHID: c.VHID,
+		State: m.State(), Term: m.Term(),
+		Demotion: m.Demotion(), DemotedBy: m.DemotedBy(),
+		AdvBase: c.AdvBase, AdvSkew: c.AdvSkew,
+		Interval:   carp.Interval(c.AdvBase, c.AdvSkew),
+		MasterDown: carp.MasterDown(c.AdvBase, c.AdvSkew),
+		Sent:       g.count.sent, SendErrs: g.count.sendErrs,
+		Received: g.count.received[carp.Accepted],
+		Drops:    make(map[string]uint64),
+	}
+	s.Since, s.Reason = m.Since()
+	if until := m.Lease(); until.After(now) {
+		s.Lease = until.Sub(now)
+	}
+	for d, n := range g.count.received {
+		if carp.Drop(d) != carp.Accepted && n > 0 {
+			s.Drops[carp.Drop(d).String()] = n
+		}
+	}
+	for _, seen := range g.masters {
+		if !seen.gone(now) {
+			s.Masters = append(s.Masters, seen)
+		}
+	}
+	return s
+}
+
+func (g *Group) sent(ok, failed int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.count.sent += uint64(ok)
+	g.count.sendErrs += uint64(failed)
+}
+
+// received counts a frame and remembers who sent it.
+func (g *Group) received(r *carp.Received, why carp.Drop) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.count.received[why]++
+	if why != carp.Accepted {
+		return
+	}
+	now := g.now()
+	g.masters = slices.DeleteFunc(g.masters, func(s MasterSeen) bool {
+		return s.Addr == r.From || s.gone(now)
+	})
+	if r.Goodbye() || len(g.masters) >= mastersMax {
+		return
+	}
+	g.masters = append(g.masters, MasterSeen{
+		Addr: r.From, AdvBase: r.AdvBase, AdvSkew: r.AdvSkew, Demotion: r.Demotion, At: now,
+	})
+}

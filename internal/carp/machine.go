@@ -1,0 +1,348 @@
+package carp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+const (
+	// drainTime is how long a node that leaves still takes frames in flight.
+	drainTime = 100 * time.Millisecond
+
+	// peerTime is how old what a peer said may be: ten of its messages.
+	peerTime = time.Second
+
+	// maxDemotion is the highest demotion an advert can carry.
+	maxDemotion = 255
+
+	// maxSkew caps what demotion does to advskew, as CARP_MAXSKEW of FreeBSD.
+	maxSkew = 240
+)
+
+// Config is what an operator says about a vhid.
+type Config struct {
+	VHID    uint8 // 1…255
+	AdvBase uint8 // seconds
+	AdvSkew uint8 // 1/256 seconds, at most 254
+	Preempt bool  // replace a slower master
+
+	// Counter was used last. Adverts carry higher ones, so it must not have
+	// been lower before a restart: nanoseconds of the wall clock will do.
+	Counter uint64
+
+	// Term is the highest one known so far.
+	Term uint64
+}
+
+// Validate reports what is wrong with the configuration.
+func (c Config) Validate() error {
+	if c.VHID == 0 {
+		return errors.New("vhid 0: must be 1 to 255")
+	}
+	if c.AdvSkew == 255 {
+		return errors.New("advskew 255: must be 0 to 254, for 255 says goodbye")
+	}
+	return nil
+}
+
+// Effects is what the caller must now do, in field order.
+type Effects struct {
+	// Role goes into the dataplane: it answers for the addresses before they
+	// are claimed, and stops before they are given up. Set on every change of
+	// state and on every renewal of the lease.
+	Role *Role
+
+	// Advert tells the other members; it is not signed yet. If both families
+	// are sent, the second frame carries Counter+1. What became of it comes
+	// back as Sent. A Goodbye leaves from the NIC's own MAC, all others from
+	// the virtual one.
+	Advert *Advert
+
+	// Announce moves the tables of neighbours and switches: gratuitous ARP,
+	// unsolicited NA.
+	Announce bool
+
+	// Reason is why the state changed, and empty if it did not.
+	Reason string
+}
+
+// Heard is a believed advert of another member.
+type Heard struct {
+	Advert
+	From netip.Addr // its source
+	Own  netip.Addr // the source of our adverts in that family, for ties
+}
+
+// Machine is the election of one vhid on one carpdev. It starts in INIT and
+// leaves it with Link or Adopt.
+type Machine struct {
+	cfg     Config
+	state   State
+	since   time.Time
+	reason  string
+	stopped bool
+
+	term uint64 // of our last takeover
+	seen uint64 // the highest anybody told us, term included
+
+	counter uint64
+	demoted []demotion
+
+	// BACKUP, and DRAIN for the time after it
+	down  time.Time // when the master counts as gone
+	heard time.Time // last advert, or when we began to listen
+	his   time.Duration
+
+	// MASTER
+	next     time.Time // next advert
+	lease    time.Time // until when we may act
+	again    int       // adverts until the second announcement; 0: none
+	answered time.Time // last advert or announcement out of turn
+	tied     time.Time // last equal advert that we should make way for
+	equal4   time.Time // last equal IPv4 advert
+
+	drained time.Time // DRAIN: its end
+
+	sendErrs, sendOKs int
+	sendErrAt         time.Time // when they demoted us, zero if they do not
+
+	peer   State // what the peer said last
+	peerAt time.Time
+	peerNo uint64 // its term
+	yield  uint64 // the term we made way for; 0: none
+}
+
+// NewMachine returns a Machine in INIT. It panics on a Config that Validate
+// refuses.
+func NewMachine(c Config) *Machine {
+	if err := c.Validate(); err != nil {
+		panic(err)
+	}
+	return &Machine{cfg: c, counter: c.Counter, seen: c.Term}
+}
+
+// Config returns what NewMachine was given.
+func (m *Machine) Config() Config { return m.cfg }
+
+// State returns where the group stands.
+func (m *Machine) State() State { return m.state }
+
+// Since returns when and why that state was entered.
+func (m *Machine) Since() (time.Time, string) { return m.since, m.reason }
+
+// Stopped reports whether Stop is complete: nothing will come any more.
+func (m *Machine) Stopped() bool { return m.stopped && m.state == Init }
+
+// Lease returns until when a master may act, zero in other states.
+func (m *Machine) Lease() time.Time {
+	if m.state != Master {
+		return time.Time{}
+	}
+	return m.lease
+}
+
+// Term returns the number of our mastership as MASTER or DRAIN, else the
+// highest one known. Every takeover has a higher term than all before.
+func (m *Machine) Term() uint64 {
+	if m.state == Master || m.state == Drain {
+		return m.term
+	}
+	return m.seen
+}
+
+// Deadline returns when to call Tick, and whether at all.
+func (m *Machine) Deadline() (time.Time, bool) {
+	switch m.state {
+	case Backup:
+		return m.down, true
+	case Master:
+		if m.lease.Before(m.next) {
+			return m.lease, true
+		}
+		return m.next, true
+	case Drain:
+		return m.drained, true
+	}
+	return time.Time{}, false
+}
+
+// Link tells whether the carpdev can carry frames. A group takes part only
+// while it does, and always begins as BACKUP.
+func (m *Machine) Link(now time.Time, up bool) Effects {
+	switch {
+	case !up && m.state != Init:
+		return m.become(now, Init, "hardware interface down")
+	case up && m.state == Init && !m.stopped:
+		m.forgetSendErrs()
+		return m.become(now, Backup, "initialization complete")
+	}
+	return m.Tick(now)
+}
+
+// Tick does what is due. Calling it early does nothing.
+func (m *Machine) Tick(now time.Time) Effects {
+	if e, lapsed := m.lapse(now); lapsed {
+		return e
+	}
+	if at, ok := m.Deadline(); !ok || now.Before(at) {
+		return Effects{}
+	}
+	switch m.state {
+	case Backup:
+		return m.timeout(now)
+	case Master:
+		return m.advertise(now)
+	case Drain:
+		if m.stopped {
+			return m.become(now, Init, "stopped")
+		}
+		return m.become(now, Backup, "drained")
+	}
+	return Effects{}
+}
+
+// timeout decides whether a silent master is gone.
+func (m *Machine) timeout(now time.Time) Effects {
+	if m.held(now) {
+		m.down = m.peerAt.Add(peerTime)
+		return Effects{}
+	}
+	if now.Sub(m.down) > max(m.interval()/2, 50*time.Millisecond) {
+		// We are the late one: what the master said meanwhile may still lie
+		// in a queue. Without this every SIGSTOP of a backup makes two masters.
+		m.listen(now)
+		return Effects{}
+	}
+	return m.become(now, Master, "master timed out")
+}
+
+// Follow tells that another group of the bundle took over here. This one does
+// the same if its own master is late, too: a bundle moves together, but not
+// away from a master that lives.
+func (m *Machine) Follow(now time.Time) Effects {
+	if e, lapsed := m.lapse(now); lapsed {
+		return e
+	}
+	if m.state != Backup || m.held(now) || now.Sub(m.heard) <= m.his*3/2 {
+		return Effects{}
+	}
+	return m.become(now, Master, "following the bundle")
+}
+
+// Stop leaves in an orderly way. A master drains and says goodbye; call Tick
+// until Stopped.
+func (m *Machine) Stop(now time.Time) Effects {
+	first := !m.stopped
+	m.stopped = true
+	e, _ := m.lapse(now)
+	switch {
+	case !first, m.state == Init:
+		return e
+	case m.state == Master:
+		e = m.become(now, Drain, "stopping")
+		e.Advert = m.advert()
+		e.Advert.AdvBase, e.Advert.AdvSkew, e.Advert.Demotion = 255, 255, 0
+		return e
+	case m.state == Backup:
+		return m.become(now, Init, "stopped")
+	}
+	return e // already draining
+}
+
+// Adopt takes over from an earlier process of this node: the role that its
+// dataplane still has, and its term. A MASTER within its lease goes on and
+// advertises at once; everything else begins in INIT.
+func (m *Machine) Adopt(now time.Time, r Role, term uint64) Effects {
+	m.seen = max(m.seen, term)
+	if m.state != Init || r.State != Master || !now.Before(r.Until) {
+		return Effects{}
+	}
+	m.term = term
+	m.state, m.since, m.reason = Master, now, "adopted from the process before"
+	m.lease = r.Until
+	if most := now.Add(m.leaseTime()); m.lease.After(most) {
+		m.lease = most // of a process with another advbase
+	}
+	e := m.advertise(now)
+	e.Reason = m.reason
+	return e
+}
+
+// Peer tells what another node of ours says about this vhid over the
+// authenticated sync channel; it is called every 100 ms. Of two masters the
+// one with the higher term stays, whatever the adverts say: the other one's
+// table is stale. After making way the node waits for as long as the peer
+// says that it is MASTER.
+func (m *Machine) Peer(now time.Time, s State, term uint64) Effects {
+	m.peer, m.peerNo, m.peerAt = s, term, now
+	m.seen = max(m.seen, term)
+	if e, lapsed := m.lapse(now); lapsed {
+		return e
+	}
+	if m.state == Master && s == Master && term > m.term {
+		m.yield = term
+		return m.become(now, Drain, fmt.Sprintf("peer is master of the newer term %d", term))
+	}
+	return Effects{}
+}
+
+// held reports whether the node we made way for still says that it is MASTER.
+func (m *Machine) held(now time.Time) bool {
+	return m.yield != 0 && m.peerSays(now) && m.peerNo >= m.yield
+}
+
+// peerSays reports whether the peer lately said that it is MASTER.
+func (m *Machine) peerSays(now time.Time) bool {
+	return m.peer == Master && now.Sub(m.peerAt) < peerTime
+}
+
+// lapse steps down if the lease is over. Every verb asks it first: whatever
+// else happened, the dataplane has already stopped acting, and others may have
+// begun to.
+func (m *Machine) lapse(now time.Time) (Effects, bool) {
+	if m.state != Master || now.Before(m.lease) {
+		return Effects{}, false
+	}
+	return m.become(now, Backup, "lease ran out"), true
+}
+
+// become is the only place where the state changes, but for Adopt.
+func (m *Machine) become(now time.Time, s State, reason string) Effects {
+	from := m.state
+	m.state, m.since, m.reason = s, now, reason
+	e := Effects{Role: &Role{State: s}, Reason: reason}
+	switch s {
+	case Backup:
+		if from != Drain { // it has been listening
+			m.listen(now)
+		}
+	case Master:
+		m.term = m.seen + 1
+		m.seen = m.term
+		m.yield = 0
+		m.lease = now.Add(m.leaseTime())
+		m.again = 2
+		m.answered, m.tied, m.equal4 = time.Time{}, time.Time{}, time.Time{}
+		e.Role.Until = m.lease
+		e.Advert = m.advert()
+		e.Announce = true
+		m.next = now.Add(m.interval())
+	case Drain:
+		m.drained = now.Add(drainTime)
+		m.listen(now)
+		e.Role.Until = m.drained
+	}
+	return e
+}
+
+// listen begins to wait for a master.
+func (m *Machine) listen(now time.Time) {
+	m.heard, m.his = now, m.interval()
+	m.down = now.Add(MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew))
+}
+
+func (m *Machine) interval() time.Duration { return Interval(m.cfg.AdvBase, m.cfg.AdvSkew) }
+
+func (m *Machine) leaseTime() time.Duration { return Lease(m.cfg.AdvBase, m.cfg.AdvSkew) }

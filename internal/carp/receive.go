@@ -1,0 +1,103 @@
+package carp
+
+import "time"
+
+// Receive takes a believed advert of another member, of either family. The
+// rules are the union of those in the ip_carp.c of OpenBSD and FreeBSD.
+func (m *Machine) Receive(now time.Time, h Heard) Effects {
+	if e, lapsed := m.lapse(now); lapsed {
+		return e
+	}
+	switch m.state {
+	case Backup:
+		return m.receiveBackup(now, &h)
+	case Master:
+		return m.receiveMaster(now, &h)
+	case Drain:
+		m.listen(now)
+		if h.Goodbye() {
+			m.down = now // and when the drain is over we take it back
+		}
+	}
+	return Effects{}
+}
+
+// receiveBackup keeps the master, or finds a reason to replace it.
+func (m *Machine) receiveBackup(now time.Time, h *Heard) Effects {
+	m.forgiveSendErrs(now)
+	me := m.self()
+	switch {
+	case h.Goodbye():
+		return m.become(now, Master, "master said goodbye")
+	case m.cfg.Preempt && me.rank() < h.rank():
+		return m.become(now, Master, "preempting a slower master")
+	case me.Demotion < h.Demotion: // even without preempt: OpenBSD
+		return m.become(now, Master, "master is more demoted")
+	case MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew) < Interval(h.AdvBase, h.AdvSkew):
+		return m.become(now, Master, "master will time out")
+	}
+	m.listen(now)
+	m.his = Interval(h.AdvBase, h.AdvSkew)
+	return Effects{}
+}
+
+// receiveMaster decides which of two masters stays.
+func (m *Machine) receiveMaster(now time.Time, h *Heard) Effects {
+	me := m.self()
+	mine, his := me.rank(), h.rank()
+	switch {
+	case h.Goodbye():
+		// Its frames may have come after our announcement at some switch.
+		return m.answer(now, false)
+	case his > mine:
+		return m.claim(now)
+	case m.peerSays(now) && m.peerNo < m.term:
+		// It is the peer with the older table, and will make way when it
+		// hears of our term.
+		return m.claim(now)
+	case his == mine:
+		return m.receiveEqual(now, h)
+	case h.Demotion < me.Demotion:
+		return m.become(now, Drain, "less demoted master heard")
+	}
+	return m.become(now, Drain, "more frequent advertisement received")
+}
+
+// receiveEqual decides between equals: the lower source address stays,
+// compared in IPv4 where the other one speaks it, so that both sides come to
+// the same result. But the BSDs yield to an equal advert without comparing:
+// the higher address sends one, too, and yields only if that did not help.
+func (m *Machine) receiveEqual(now time.Time, h *Heard) Effects {
+	const memory = 3 // intervals
+	if h.From.Is4() {
+		m.equal4 = now
+	} else if !m.equal4.IsZero() && now.Sub(m.equal4) < memory*m.interval() {
+		return Effects{}
+	}
+	if h.Own.IsValid() && h.Own.Less(h.From) {
+		return m.claim(now)
+	}
+	if !m.tied.IsZero() && now.Sub(m.tied) < memory*m.interval() {
+		return m.become(now, Drain, "equal advertisement from a lower address received")
+	}
+	m.tied = now
+	return m.answer(now, false)
+}
+
+// claim answers an inferior master. It may have moved tables that must be
+// moved back, now and once more when it has gone.
+func (m *Machine) claim(now time.Time) Effects {
+	m.again = 2
+	return m.answer(now, true)
+}
+
+// answer speaks out of turn: an advert and perhaps an announcement. At most
+// four times per interval, or replayed adverts would make us a flood.
+func (m *Machine) answer(now time.Time, announce bool) Effects {
+	if !m.answered.IsZero() && now.Sub(m.answered) < m.interval()/4 {
+		return Effects{}
+	}
+	m.answered = now
+	m.next = now.Add(m.interval())
+	return Effects{Advert: m.advert(), Announce: announce}
+}
