@@ -31,6 +31,10 @@ var bad = []struct{ name, text, want string }{
 	{"merge", g(", <<: {}"), `xcarp.yaml:3:66: merge keys (<<) are not supported: write the keys out`},
 	{"deep", strings.Repeat("[", 33), `xcarp.yaml:1:33: nested deeper than 32 levels`},
 
+	{"deep behind a comment", "a: \"x # y\", " + strings.Repeat("[", 1001), `xcarp.yaml:1:1014: nested deeper than 32 levels`},
+	{"deep in dashes", strings.Repeat("- ", 1001), `xcarp.yaml:1:2001: nested deeper than 32 levels`},
+	{"brackets in comments", strings.Repeat("# [\n", 40) + "node: [\n", `xcarp.yaml:41:7: not YAML: sequence end token ']' not found`},
+
 	{"unknown key", g("") + "premept: true\n", `xcarp.yaml:4:1: unknown key "premept" at the top level: did you mean "preempt"?`},
 	{"far from any key", g("") + "colour: red\n", `xcarp.yaml:4:1: unknown key "colour" at the top level: known are node, key_file, sync, preempt, groups, advskew, bundle, xdp, metrics, log`},
 	{"key of a group at the top", g("") + "carpdev: eth0\n", `xcarp.yaml:4:1: unknown key "carpdev" at the top level: it belongs in a group`},

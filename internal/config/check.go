@@ -52,14 +52,11 @@ type checker struct {
 }
 
 func (k *checker) fail(place, what, fix string) {
-	src, at := k.c.src, (*node)(nil)
-	if src == nil { // a Config made by hand
-		src = &source{path: k.c.Path}
+	problem := k.c.problem
+	if problem == nil { // a Config that was not loaded from a text
+		problem = (&source{path: k.c.Path}).at
 	}
-	if place != "" {
-		at = src.places[place]
-	}
-	k.found = append(k.found, *src.problem(at, what, fix))
+	k.found = append(k.found, *problem(place, what, fix))
 }
 
 func (k *checker) warn(place, what, fix string) {

@@ -11,7 +11,8 @@ import (
 )
 
 // Config is a whole configuration, validated, with every default filled in and
-// everything that depends on the node resolved for this node.
+// everything that depends on the node resolved for this node. Compare two by
+// Hash, or group by group with reflect.DeepEqual.
 type Config struct {
 	Path string // the file it was read from
 	Hash string // of the effective configuration, 16 hex digits, for metrics
@@ -29,7 +30,9 @@ type Config struct {
 
 	Warnings []*Problem `json:"-"` // what Load found and accepted; Check returns them, too
 
-	src *source // for problems that Check finds
+	// problem makes a Problem at a place of the text, for Check. It is a function
+	// because the text may hold passwords, and fmt looks into anything else.
+	problem func(place, message, fix string) *Problem
 }
 
 // Sync is the link over which the nodes mirror their connection tables.

@@ -87,7 +87,7 @@ func readText(path string) ([]byte, uint32, error) {
 
 // read makes a Config of the text. It opens no files.
 func (r *reader) read() *Config {
-	c := &Config{Path: r.path, XDP: XDPAuto, Log: Log{Level: "info"}, src: r.source}
+	c := &Config{Path: r.path, XDP: XDPAuto, Log: Log{Level: "info"}, problem: r.source.at}
 	top, err := parse([]byte(r.text))
 	var se *syntax
 	switch {

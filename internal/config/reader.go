@@ -27,6 +27,11 @@ func (s *source) problem(n *node, message, fix string) *Problem {
 	return p
 }
 
+// at makes a Problem at one of the places, or at none.
+func (s *source) at(place, message, fix string) *Problem {
+	return s.problem(s.places[place], message, fix)
+}
+
 // oneLine keeps the promise of one line where a text has quoted newlines.
 func oneLine(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {

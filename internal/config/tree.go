@@ -50,8 +50,14 @@ func (n *node) what() string {
 }
 
 // maxDepth bounds the nesting of brackets, far above what the format needs: the
-// parser recurses, and a stack that overflows cannot be caught.
-const maxDepth = 32
+// parser recurses, so that a stack could overflow, which nobody can catch, and
+// takes quadratic time (2 s for 16000). maxBrackets does so where the brackets
+// might be in a comment; maxMarks bounds "- - - -" in one line.
+const (
+	maxDepth    = 32
+	maxBrackets = 1000
+	maxMarks    = 1000
+)
 
 // syntax is an error in the form of the text.
 type syntax struct {
@@ -106,23 +112,35 @@ func parse(text []byte) (root *node, err error) {
 	return root, nil
 }
 
-// tooDeep looks for brackets or indented dashes nested deeper than maxDepth. It
-// does not know quotes, so it also refuses a string with that many brackets.
+// tooDeep looks for brackets nested deeper than maxDepth. It does not know
+// quotes, so it also refuses a text with that many lonely brackets in quotes.
 func tooDeep(text []byte) *syntax {
-	depth, line, column, dashes := 0, 1, 0, 0
+	line, column, marks := 1, 0, 0
+	depth, all := 0, 0 // without and with what looks like a comment
+	comment, last := false, byte('\n')
 	for _, c := range text {
 		column++
+		up, down := 0, 0
 		switch c {
 		case '[', '{':
-			depth++
+			up = 1
 		case ']', '}':
-			depth = max(0, depth-1)
-		case '-', '?', ':', '!', '&', '*':
-			dashes++
+			down = 1
+		case '-', '?':
+			if last == ' ' || last == '\n' {
+				marks++
+			}
+		case '#':
+			comment = comment || last == ' ' || last == '\t' || last == '\n'
 		case '\n':
-			line, column, dashes = line+1, 0, 0
+			line, column, marks, comment = line+1, 0, 0, false
 		}
-		if depth > maxDepth || dashes > 4096 {
+		last = c
+		all = max(0, all+up-down)
+		if !comment {
+			depth = max(0, depth+up-down)
+		}
+		if depth > maxDepth || all > maxBrackets || marks > maxMarks {
 			return &syntax{line: line, column: column, message: fmt.Sprintf("nested deeper than %d levels", maxDepth)}
 		}
 	}
