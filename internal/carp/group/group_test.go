@@ -1,0 +1,429 @@
+package group
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+func wantState(tb testing.TB, n *node, want carp.State) {
+	tb.Helper()
+	synctest.Wait()
+	if got := n.state(); got != want {
+		tb.Errorf("state: got %v, want %v; transitions %v", got, want, n.transitions())
+	}
+}
+
+func TestTheFasterOfThreeBecomesMasterAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		c := start(t, s, 3, carp.Config{AdvBase: 1, AdvSkew: 200})
+		time.Sleep(3*time.Second - time.Nanosecond)
+		wantState(t, a, carp.Backup)
+		time.Sleep(time.Nanosecond)
+		wantState(t, a, carp.Master)
+		time.Sleep(10 * time.Second)
+		wantState(t, a, carp.Master)
+		wantState(t, b, carp.Backup)
+		wantState(t, c, carp.Backup)
+		if got := a.transitions(); len(got) != 2 || got[1].Term != 1 || got[1].Reason != "master timed out" {
+			t.Errorf("transitions of the master: %v", got)
+		}
+		if got, want := b.Status().Received, a.Status().Sent; got != want || got != 22 {
+			t.Errorf("adverts received by the backup: got %d, want the %d sent, 11 in two families", got, want)
+		}
+		if m := c.Status().Masters; len(m) != 2 {
+			t.Errorf("masters seen: got %v, want one in two families", m)
+		}
+		for _, n := range []*node{c, b, a} {
+			n.stop(t)
+		}
+	})
+}
+
+// TestEffectsComeInOrder looks at what a takeover does, frame by frame.
+func TestEffectsComeInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		var a *node
+		s.lose = func(_ *port, b []byte) bool { return false }
+		tap := s.plug()
+		a = start(t, s, 1, carp.Config{AdvBase: 1})
+		s.set(func() {
+			s.lose = func(from *port, b []byte) bool {
+				if from == a.port {
+					a.mu.Lock()
+					defer a.mu.Unlock()
+					a.order = append(a.order, kind(b))
+				}
+				return false
+			}
+		})
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		a.stop(t)
+		tap.Close()
+		got := slices.Clone(a.order)
+		want := []string{
+			"role BACKUP", "before", "role MASTER", "advert4 v", "advert6 v", "arp v", "na v",
+			"advert4 v", "advert6 v", // 4 s
+			"advert4 v", "advert6 v", "arp v", "na v", // 5 s: the second following
+			"role DRAIN", "goodbye4 nic", "goodbye6 nic", "role INIT",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("order of effects:\n got %q\nwant %q", got, want)
+		}
+	})
+}
+
+// kind names a frame and whose MAC it comes from.
+func kind(b []byte) string {
+	who := " nic"
+	if vmac := carp.VirtualMAC(7); bytes.Equal(b[6:12], vmac[:]) {
+		who = " v"
+	}
+	r, why := carp.ParseFrame(b)
+	if why == carp.Accepted {
+		name, family := "advert", "6"
+		if r.Goodbye() {
+			name = "goodbye"
+		}
+		if r.From.Is4() {
+			family = "4"
+		}
+		return name + family + who
+	}
+	if b[12] == 0x08 && b[13] == 0x06 {
+		return "arp" + who
+	}
+	return "na" + who
+}
+
+func TestABackupNeverSendsAnything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		b.Demote("test", 10)
+		time.Sleep(20 * time.Second)
+		b.Link(false)
+		time.Sleep(time.Second)
+		b.Link(true)
+		time.Sleep(time.Second)
+		b.stop(t)
+		a.stop(t)
+		if st := b.Status(); st.Sent != 0 || st.SendErrs != 0 {
+			t.Errorf("the backup sent %d adverts and failed to send %d", st.Sent, st.SendErrs)
+		}
+		for _, f := range s.frames() {
+			if r, why := carp.ParseFrame(f); why == carp.Accepted && r.From.Is4() && r.From.As4()[3] == 2 {
+				t.Errorf("the backup sent %x", f)
+			}
+		}
+	})
+}
+
+func TestFailover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		time.Sleep(3500 * time.Millisecond) // adverts at 3 s and no more
+		s.set(func() { s.lose = func(*port, []byte) bool { return true } })
+		time.Sleep(3*time.Second + carp.Interval(0, 100) - 500*time.Millisecond - time.Nanosecond)
+		wantState(t, b, carp.Backup)
+		time.Sleep(time.Nanosecond)
+		wantState(t, b, carp.Master)
+		wantState(t, a, carp.Master) // it cannot know
+
+		// When they hear each other again the slower one makes way.
+		s.set(func() { s.lose = nil })
+		time.Sleep(1500 * time.Millisecond)
+		wantState(t, a, carp.Master)
+		wantState(t, b, carp.Backup)
+		last := b.transitions()[len(b.transitions())-2]
+		if last.To != carp.Drain || last.Reason != "more frequent advertisement received" {
+			t.Errorf("the slower master left by %v", last)
+		}
+		b.stop(t)
+		a.stop(t)
+	})
+}
+
+// TestNeverTwoActWhenAMasterCannotSend: the lease ends before the backup's
+// patience, although the daemon of the master runs on.
+func TestNeverTwoActWhenAMasterCannotSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 0})
+		time.Sleep(5500 * time.Millisecond)
+		s.set(func() { a.port.fail = errors.New("no buffer space available") })
+		for range 6000 {
+			time.Sleep(time.Millisecond)
+			now := time.Now()
+			if a.acts(now) && b.acts(now) {
+				t.Fatalf("two act at once")
+			}
+		}
+		wantState(t, b, carp.Master)
+		if got := a.Status(); got.State == carp.Master || got.SendErrs < 3 {
+			t.Errorf("the mute one: %+v", got)
+		}
+		s.set(func() { a.port.fail = nil })
+		b.stop(t)
+		a.stop(t)
+	})
+}
+
+func TestGoodbyeHandsOverAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		before := time.Now()
+		a.stop(t)
+		if got := time.Since(before); got != 100*time.Millisecond {
+			t.Errorf("Run took %v to end, want the 100ms of the drain", got)
+		}
+		wantState(t, b, carp.Master)
+		tr := b.transitions()
+		if last := tr[len(tr)-1]; !last.At.Equal(before) || last.Reason != "master said goodbye" {
+			t.Errorf("takeover %v after the stop by %q", last.At.Sub(before), last.Reason)
+		}
+		if a.role.State != carp.Init {
+			t.Errorf("role left behind: %v", a.role)
+		}
+		b.stop(t)
+	})
+}
+
+func TestPreempt(t *testing.T) {
+	for _, preempt := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := new(segment)
+			b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+			time.Sleep(5 * time.Second)
+			a := start(t, s, 1, carp.Config{AdvBase: 1, Preempt: preempt})
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			want := []carp.State{carp.Backup, carp.Master}
+			if preempt {
+				want = []carp.State{carp.Master, carp.Backup}
+			}
+			wantState(t, a, want[0])
+			wantState(t, b, want[1])
+			a.stop(t)
+			b.stop(t)
+		})
+	}
+}
+
+func TestDemotionMovesTheRoleWithoutPreempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		time.Sleep(5 * time.Second)
+		before := time.Now()
+		a.Demote("track upstream", 240)
+		synctest.Wait()
+		if tr := b.transitions(); !tr[len(tr)-1].At.Equal(before) {
+			t.Errorf("the backup did not take over at once: %v", tr)
+		}
+		time.Sleep(time.Second)
+		wantState(t, a, carp.Backup)
+		wantState(t, b, carp.Master)
+		st := a.Status()
+		if st.Demotion != 240 || st.DemotedBy["track upstream"] != 240 {
+			t.Errorf("demotion: got %d by %v", st.Demotion, st.DemotedBy)
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+// TestLostAdverts loses every second frame: still one master.
+func TestLostAdverts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		n := 0
+		s.lose = func(*port, []byte) bool { n++; return n%4 < 2 }
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		time.Sleep(60 * time.Second)
+		wantState(t, a, carp.Master)
+		wantState(t, b, carp.Backup)
+		if tr := b.transitions(); len(tr) != 1 {
+			t.Errorf("the backup moved: %v", tr)
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+func TestEqualsAgreeOnTheLowerAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		b := start(t, s, 2, carp.Config{AdvBase: 1})
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		s.set(func() { s.lose = func(*port, []byte) bool { return true } })
+		time.Sleep(5500 * time.Millisecond)
+		wantState(t, a, carp.Master)
+		wantState(t, b, carp.Master)
+		s.set(func() { s.lose = nil })
+		time.Sleep(2500 * time.Millisecond)
+		wantState(t, a, carp.Master)
+		wantState(t, b, carp.Backup)
+		if len(a.transitions()) != 2 {
+			t.Errorf("the lower address moved: %v", a.transitions())
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+func TestOwnEchoIsALoopAndNotAPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		s.set(func() { a.port.echo = true })
+		time.Sleep(10500 * time.Millisecond)
+		wantState(t, a, carp.Master)
+		st := a.Status()
+		if got, want := st.Drops["loop"], st.Sent; got != want || st.Received != 0 {
+			t.Errorf("loops: got %d, want %d; received %d", got, want, st.Received)
+		}
+		a.stop(t)
+	})
+}
+
+func TestAStrangerIsCountedAndNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100}, func(c *Config) {
+			c.Key = carp.NewKey("other", 7, nil, carp.OpenBSD)
+		})
+		time.Sleep(10 * time.Second)
+		wantState(t, a, carp.Master)
+		wantState(t, b, carp.Master)
+		if d := b.Status().Drops; d["badauth"] == 0 || d["notcarp"] == 0 {
+			t.Errorf("drops: %v", d)
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+func TestAdoptionGoesOnWithinTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		a := start(t, s, 1, carp.Config{AdvBase: 1}, func(c *Config) {
+			c.Adopt = carp.Role{State: carp.Master, Until: time.Now().Add(time.Second)}
+			c.Term = 41
+		})
+		synctest.Wait()
+		if got := s.frames(); len(got) != 2 {
+			t.Errorf("frames at once: got %d, want an advert in two families", len(got))
+		}
+		time.Sleep(10 * time.Second)
+		wantState(t, a, carp.Master)
+		if st := a.Status(); st.Term != 41 || len(a.transitions()) != 1 {
+			t.Errorf("term %d, transitions %v", st.Term, a.transitions())
+		}
+		if a.order[0] != "before" {
+			t.Errorf("first: %q", a.order[0])
+		}
+		if got := len(b.transitions()); got != 1 {
+			t.Errorf("the backup moved %d times", got)
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+// TestTheNewerTermStays: after a split both are master; the one that took over
+// has the table, however slow it is.
+func TestTheNewerTermStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		time.Sleep(4500 * time.Millisecond)
+		b.Peer(a.Status().State, a.Status().Term)
+		s.set(func() { s.lose = func(*port, []byte) bool { return true } })
+		time.Sleep(5 * time.Second)
+		wantState(t, b, carp.Master)
+		s.set(func() { s.lose = nil })
+		for range 50 { // what the sync channel says meanwhile
+			b.Peer(a.Status().State, a.Status().Term)
+			a.Peer(b.Status().State, b.Status().Term)
+			time.Sleep(100 * time.Millisecond)
+		}
+		wantState(t, b, carp.Master)
+		wantState(t, a, carp.Backup)
+		if at, bt := a.Status().Term, b.Status().Term; at != 2 || bt != 2 {
+			t.Errorf("terms: got %d and %d, want 2", at, bt)
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+func TestARoleThatDidNotReachTheDataplaneIsNotClaimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		synctest.Wait()
+		a.mu.Lock()
+		a.fail = errors.New("no such map")
+		a.mu.Unlock()
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if got := s.frames(); len(got) != 0 {
+			t.Errorf("sent %d frames without a role", len(got))
+		}
+		a.mu.Lock()
+		a.fail = nil
+		a.mu.Unlock()
+		a.stop(t)
+	})
+}
+
+func TestStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1, AdvSkew: 20})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		time.Sleep(3*time.Second + carp.Interval(0, 20) + 500*time.Millisecond)
+		synctest.Wait()
+		st := a.Status()
+		if st.State != carp.Master || st.Lease != 2200*time.Millisecond || st.Sent != 2 {
+			t.Errorf("master: %+v", st)
+		}
+		st = b.Status()
+		if st.Interval != 1390625*time.Microsecond || st.MasterDown != 3390625*time.Microsecond || st.Lease != 0 {
+			t.Errorf("timers: %+v", st)
+		}
+		if len(st.Masters) != 2 || st.Masters[0].AdvSkew != 20 {
+			t.Errorf("masters: %+v", st.Masters)
+		}
+		a.stop(t)
+		synctest.Wait()
+		if m := b.Status().Masters; len(m) != 0 {
+			t.Errorf("masters after the goodbye: %+v", m)
+		}
+		b.stop(t)
+	})
+}
