@@ -2,7 +2,7 @@
 
 GO       ?= go
 VERSION  := $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  := -s -w -X main.version=$(VERSION)
+LDFLAGS  := -s -w -X github.com/xcarp/xcarp/internal/version.Version=$(VERSION)
 # How the binaries are built: static, and without the paths of this machine.
 GOBUILD  := CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 COMMANDS := xcarp xcarp-lab

@@ -77,9 +77,10 @@ func (n *NS) Must(f func() error) {
 }
 
 // Exec runs a program inside the namespace, fails the test if it fails, and
-// returns what it printed.
+// returns what it printed. A program that is missing is as in RequireProgram.
 func (n *NS) Exec(name string, arg ...string) string {
 	n.tb.Helper()
+	RequireProgram(n.tb, name)
 	ctx, cancel := context.WithTimeout(n.tb.Context(), 30*time.Second)
 	defer cancel()
 	out, err := n.Run(ctx, name, arg...)
