@@ -9,7 +9,7 @@ COMMANDS := xcarp xcarp-lab
 
 # What the kernel matrix boots and runs: see test/matrix/run.
 MATRIX_KERNELS  ?= 6.1 7.3
-MATRIX_PACKAGES ?= test/matrix/smoke internal/loader internal/ct
+MATRIX_PACKAGES ?= test/matrix/smoke internal/loader internal/ct:-TestEventsOf|TestEveryKind|TestOneApplyOfMany|TestSysctls
 
 # Debian packages by use. A name before = is a program that proves the package.
 NEED_C      := clang-19 llvm-19 libbpf-dev

@@ -104,7 +104,11 @@ func tests(list string) (n, rc int) {
 
 func run(name, pattern string) int {
 	dir := filepath.Join("/tests", name)
-	cmd := exec.Command(filepath.Join(dir, "test"), "-test.v", "-test.timeout="+limit, "-test.run="+pattern)
+	choice := "-test.run=" + pattern
+	if skip, ok := strings.CutPrefix(pattern, "-"); ok {
+		choice = "-test.skip=" + skip
+	}
+	cmd := exec.Command(filepath.Join(dir, "test"), "-test.v", "-test.timeout="+limit, choice)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	cmd.Env = []string{"HOME=/tmp", "TMPDIR=/tmp", "PATH=/bin", "XCARP_TEST_GUEST=1"}
