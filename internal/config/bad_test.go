@@ -31,7 +31,7 @@ var bad = []struct{ name, text, want string }{
 	{"merge", g(", <<: {}"), `xcarp.yaml:3:66: merge keys (<<) are not supported: write the keys out`},
 	{"deep", strings.Repeat("[", 33), `xcarp.yaml:1:33: nested deeper than 32 levels`},
 
-	{"deep behind a comment", "a: \"x # y\", " + strings.Repeat("[", 1001), `xcarp.yaml:1:1014: nested deeper than 32 levels`},
+	{"deep behind a comment", "a: \"x # y\", " + strings.Repeat("[", 1001), `xcarp.yaml:1:1013: nested deeper than 32 levels`},
 	{"deep in dashes", strings.Repeat("- ", 1001), `xcarp.yaml:1:2001: nested deeper than 32 levels`},
 	{"brackets in comments", strings.Repeat("# [\n", 40) + "node: [\n", `xcarp.yaml:41:7: not YAML: sequence end token ']' not found`},
 

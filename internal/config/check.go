@@ -119,7 +119,7 @@ func (k *checker) address(place string, i *Interface, g *Group, p netip.Prefix) 
 			}
 			continue
 		}
-		connected = connected || !own.IsSingleIP() && own.Contains(p.Addr())
+		connected = connected || own.Contains(p.Addr())
 	}
 	for _, r := range i.Routes {
 		connected = connected || r.Bits() > 0 && !r.IsSingleIP() && r.Contains(p.Addr())

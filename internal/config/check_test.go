@@ -66,6 +66,9 @@ func TestCheck(t *testing.T) {
 		{"a default route will not", "10.0.0.9/24, ", "", func(s *System) {
 			s.Interfaces[2].Addresses, s.Interfaces[2].Routes = nil, prefixes("0.0.0.0/0")
 		}, "xcarp.yaml:7:45: warning: no address and no connected route on eth1 for the subnet of 10.0.0.1/24: give eth1 an own address in it, or: ip route add 10.0.0.0/24 dev eth1"},
+		{"a host route will not", "10.0.0.9/24, ", "", func(s *System) {
+			s.Interfaces[2].Addresses, s.Interfaces[2].Routes = nil, prefixes("10.0.0.1/32")
+		}, "xcarp.yaml:7:45: warning: no address and no connected route on eth1 for the subnet of 10.0.0.1/24: give eth1 an own address in it, or: ip route add 10.0.0.0/24 dev eth1"},
 		{"the shared address while master is no subnet", "10.0.0.9/24, ", "", func(s *System) { s.Interfaces[2].Addresses = prefixes("10.0.0.1/32") },
 			"xcarp.yaml:7:45: warning: no address and no connected route on eth1 for the subnet of 10.0.0.1/24: give eth1 an own address in it, or: ip route add 10.0.0.0/24 dev eth1"},
 		{"the shared address while master does no harm", "", "", func(s *System) {

@@ -163,7 +163,7 @@ func TestHash(t *testing.T) {
 	if got := hash("advbase: 0", "advbase: 1"); got == same {
 		t.Error("another advbase did not change the hash")
 	}
-	if got := hash("pass_file: p", "pass: other"); got == same {
+	if got := hash("pass_file: p", "pass: hunter3"); got == same {
 		t.Error("another password did not change the hash")
 	}
 }
