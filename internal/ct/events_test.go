@@ -195,3 +195,16 @@ func TestEventsAreReadByOne(t *testing.T) {
 		}
 	}
 }
+
+func TestDecodingAnEventAllocatesNothing(t *testing.T) {
+	little(t)
+	msg := golden(t, "event_update.hex")
+	var e Event
+	var r record
+	if n := testing.AllocsPerRun(100, func() {
+		h, body, _, _ := next(msg)
+		e.decode(h, body, &r)
+	}); n != 0 {
+		t.Errorf("got %v allocations, want 0", n)
+	}
+}
