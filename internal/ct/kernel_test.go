@@ -252,6 +252,8 @@ func TestUpdateChangesWhatMayChange(t *testing.T) {
 			est.with(func(f *Flow) { f.TCP.State, f.Timeout = TCPTimeWait, 20*time.Second })},
 		{"the state never goes back, nor its timeout", est, est.with(func(f *Flow) { f.TCP.State, f.Timeout = TCPSynRecv, 20*time.Second }), est},
 		{"an unknown state leaves the state", est, est.with(func(f *Flow) { f.TCP = TCP{} }), est},
+		{"the flags that a copy needs are added", est, est.with(func(f *Flow) { f.TCP.FlagsOrig, f.TCP.FlagsReply = 0, 0x70 }), est},
+		{"a new copy has them", Flow{}, est.with(func(f *Flow) { f.TCP.FlagsOrig, f.TCP.FlagsReply = 0, 0 }), est},
 		{"status bits are never taken away", est, est.with(func(f *Flow) { f.Status = 0 }), est},
 		{"status bits are added", est.with(func(f *Flow) { f.Status = 0 }), est, est},
 		{"a mark goes to 0", est, est.with(func(f *Flow) { f.Mark = 0 }), est.with(func(f *Flow) { f.Mark = 0 })},
@@ -267,7 +269,9 @@ func TestUpdateChangesWhatMayChange(t *testing.T) {
 		for _, change := range []Change{New, Update} {
 			t.Run(fmt.Sprintf("%s by %v", c.name, change), func(t *testing.T) {
 				table, _ := open(t, Options{})
-				apply(t, table, New, c.before)
+				if c.before != (Flow{}) {
+					apply(t, table, New, c.before)
+				}
 				apply(t, table, change, c.op)
 				holds(t, table, c.want)
 			})
