@@ -342,7 +342,7 @@ func TestOneApplyOfMany(t *testing.T) {
 		want = append(want, f)
 	}
 	gone := flow(unix.IPPROTO_UDP, "10.9.9.9:1", "10.9.9.8:2")
-	ops = append(ops, Op{Update, gone}, Op{Destroy, gone}) // in this order, in one batch or not
+	ops = append(ops, Op{Update, gone}, Op{Destroy, gone})  // in this order, in one batch or not
 	ops = append(ops, Op{New, Flow{}}, Op{Destroy, Flow{}}) // an empty tuple must not flush
 	var failed []int
 	table.Apply(ops, func(i int, err error) { failed = append(failed, i) })
