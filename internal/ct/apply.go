@@ -149,10 +149,13 @@ func (j *injector) settle(ops []Op, failed func(i int, err error)) {
 		*w = work{op: w.op, clash: w.clash}
 		f := &ops[w.op].Flow
 		j.m.find(j.add(verbOrig, k), &f.Orig)
-		if w.clash {
+	}
+	j.exchange(j.found)
+	for k := range j.pending { // a second answer costs as much as a write: only where it matters
+		w := &j.pending[k]
+		if f := &ops[w.op].Flow; w.clash && w.err == 0 && !w.same(f) {
 			j.m.find(j.add(verbReply, k), &f.Reply)
 		}
-		j.full(j.found)
 	}
 	j.exchange(j.found)
 	written := func(g tag, e unix.Errno, _ *record) {
@@ -187,6 +190,11 @@ func (j *injector) settle(ops []Op, failed func(i int, err error)) {
 	j.pending = left
 }
 
+// same reports whether the kernel has the flow, with the same translation.
+func (w *work) same(f *Flow) bool {
+	return w.hasOrig && w.orig.Orig == f.Orig && w.orig.Reply == f.Reply
+}
+
 // found takes the answer to a lookup.
 func (j *injector) found(g tag, e unix.Errno, r *record) {
 	w := &j.pending[g.i]
@@ -206,8 +214,7 @@ func (j *injector) found(g tag, e unix.Errno, r *record) {
 // conversation begun from the other side.
 func (j *injector) write(k int, w *work, f *Flow) {
 	cur := &w.orig
-	mine := w.hasOrig && cur.Orig == f.Orig
-	if mine && cur.Reply == f.Reply && !f.reopens(cur) {
+	if w.same(f) && !f.reopens(cur) {
 		j.m.update(j.add(verbUpdate, k), f, cur)
 		return
 	}
@@ -239,7 +246,7 @@ func (j *injector) add(v verb, i int) uint32 {
 	return j.seq + uint32(len(j.tags)-1)
 }
 
-// full sends the batch if another upsert might not fit.
+// full sends the batch if the messages of another upsert might not fit.
 func (j *injector) full(answer func(g tag, e unix.Errno, r *record)) {
 	if len(j.tags) > batchLen-3 {
 		j.exchange(answer)

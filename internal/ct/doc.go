@@ -24,7 +24,8 @@
 // is wrong is deleted and made anew. A translated entry needs two more things
 // that are not in the entry: conntrack and NAT hooks in the namespace. Hooks
 // exist where a ruleset uses them; without any "type nat" chain the entry is
-// there, complete, and no packet is translated.
+// there, complete, and no packet is translated; one empty chain, at any hook of
+// the family, is enough.
 //
 // Not carried: zones other than 0 (such entries are not delivered), helpers,
 // labels, sequence adjustment, masters, expectations, counters. SCTP and the

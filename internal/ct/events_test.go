@@ -123,11 +123,16 @@ func TestEventsOfRealTraffic(t *testing.T) {
 func TestOwnInjectionsAreNotHeard(t *testing.T) {
 	table, ns := open(t, Options{})
 	other := openIn(t, ns, Options{})
-	events := heard(t, table, unexpected(t))
 	if err := table.Listen(true); err != nil {
 		t.Fatal(err)
 	}
 	own := flow(unix.IPPROTO_UDP, "10.0.0.1:1", "10.0.0.2:2")
+	apply(t, table, New, own)
+	apply(t, table, Destroy, own)
+	if n, err := table.events.recv(make([]byte, 4096), unix.MSG_DONTWAIT); err != unix.EAGAIN {
+		t.Errorf("the filter lets %d bytes through, %v", n, err)
+	}
+	events := heard(t, table, unexpected(t))
 	foreign := flow(unix.IPPROTO_UDP, "10.0.0.1:3", "10.0.0.2:4")
 	apply(t, table, New, own)
 	apply(t, table, Update, own.with(func(f *Flow) { f.Mark = 3 }))
@@ -193,5 +198,18 @@ func TestEventsAreReadByOne(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestDecodingAnEventAllocatesNothing(t *testing.T) {
+	little(t)
+	msg := golden(t, "event_update.hex")
+	var e Event
+	var r record
+	if n := testing.AllocsPerRun(100, func() {
+		h, body, _, _ := next(msg)
+		e.decode(h, body, &r)
+	}); n != 0 {
+		t.Errorf("got %v allocations, want 0", n)
 	}
 }

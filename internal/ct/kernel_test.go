@@ -252,6 +252,8 @@ func TestUpdateChangesWhatMayChange(t *testing.T) {
 			est.with(func(f *Flow) { f.TCP.State, f.Timeout = TCPTimeWait, 20*time.Second })},
 		{"the state never goes back, nor its timeout", est, est.with(func(f *Flow) { f.TCP.State, f.Timeout = TCPSynRecv, 20*time.Second }), est},
 		{"an unknown state leaves the state", est, est.with(func(f *Flow) { f.TCP = TCP{} }), est},
+		{"the flags that a copy needs are added", est, est.with(func(f *Flow) { f.TCP.FlagsOrig, f.TCP.FlagsReply = 0, 0x70 }), est},
+		{"a new copy has them", Flow{}, est.with(func(f *Flow) { f.TCP.FlagsOrig, f.TCP.FlagsReply = 0, 0 }), est},
 		{"status bits are never taken away", est, est.with(func(f *Flow) { f.Status = 0 }), est},
 		{"status bits are added", est.with(func(f *Flow) { f.Status = 0 }), est, est},
 		{"a mark goes to 0", est, est.with(func(f *Flow) { f.Mark = 0 }), est.with(func(f *Flow) { f.Mark = 0 })},
@@ -267,7 +269,9 @@ func TestUpdateChangesWhatMayChange(t *testing.T) {
 		for _, change := range []Change{New, Update} {
 			t.Run(fmt.Sprintf("%s by %v", c.name, change), func(t *testing.T) {
 				table, _ := open(t, Options{})
-				apply(t, table, New, c.before)
+				if c.before != (Flow{}) {
+					apply(t, table, New, c.before)
+				}
 				apply(t, table, change, c.op)
 				holds(t, table, c.want)
 			})
@@ -337,6 +341,8 @@ func TestOneApplyOfMany(t *testing.T) {
 		ops = append(ops, Op{change, f})
 		want = append(want, f)
 	}
+	gone := flow(unix.IPPROTO_UDP, "10.9.9.9:1", "10.9.9.8:2")
+	ops = append(ops, Op{Update, gone}, Op{Destroy, gone})  // in this order, in one batch or not
 	ops = append(ops, Op{New, Flow{}}, Op{Destroy, Flow{}}) // an empty tuple must not flush
 	var failed []int
 	table.Apply(ops, func(i int, err error) { failed = append(failed, i) })
