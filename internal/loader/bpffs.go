@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -23,23 +24,23 @@ func pinRoot(dir string) (string, error) {
 	if onBPFFS(dir) {
 		return dir, nil
 	}
-	private, err := privateMounts()
+	proc, err := outside()
 	if err != nil {
 		return "", err
 	}
-	if !private {
+	if proc == "" {
 		if err := mountBPFFS(dir); err != nil {
 			return "", err
 		}
 		return dir, nil
 	}
-	outside := "/proc/1/root" + dir
-	if !onBPFFS(outside) {
-		if err := inMountsOf1(func() error { return mountBPFFS(dir) }); err != nil {
+	path := proc + "/root" + dir
+	if !onBPFFS(path) {
+		if err := inMountsOf(proc, func() error { return mountBPFFS(dir) }); err != nil {
 			return "", err
 		}
 	}
-	return outside, nil
+	return path, nil
 }
 
 // findRoot is pinRoot for readers: it mounts nothing. "" means that there is none.
@@ -47,10 +48,16 @@ func findRoot(dir string) (string, error) {
 	if dir == "" || !filepath.IsAbs(dir) {
 		return "", fmt.Errorf("pin directory %q is not an absolute path", dir)
 	}
-	for _, path := range []string{filepath.Clean(dir), "/proc/1/root" + filepath.Clean(dir)} {
-		if onBPFFS(path) {
-			return path, nil
-		}
+	dir = filepath.Clean(dir)
+	if onBPFFS(dir) {
+		return dir, nil
+	}
+	proc, err := outside()
+	if err != nil {
+		return "", err
+	}
+	if path := proc + "/root" + dir; proc != "" && onBPFFS(path) {
+		return path, nil
 	}
 	return "", nil
 }
@@ -67,17 +74,52 @@ func onBPFFS(path string) bool {
 	return err == nil && fs.Type == unix.BPF_FS_MAGIC
 }
 
-// privateMounts reports whether our mount namespace is not that of process 1.
-func privateMounts() (bool, error) {
+// outside returns the folder in /proc of the process whose mounts to use instead of
+// our own, "" if ours will do. That is process 1 if our mount namespace is not its
+// one. A process with capabilities that we lack does not let us look; then it is the
+// nearest ancestor with another mount namespace than ours, which is who ran
+// `ip netns exec`.
+func outside() (string, error) {
 	own, err := os.Readlink("/proc/thread-self/ns/mnt")
 	if err != nil {
-		return false, fmt.Errorf("read own mount namespace: %w", err)
+		return "", fmt.Errorf("read own mount namespace: %w", err)
 	}
 	first, err := os.Readlink("/proc/1/ns/mnt")
-	if err != nil {
-		return false, fmt.Errorf("read mount namespace of process 1: %w", err)
+	if err == nil && own == first {
+		return "", nil
 	}
-	return own != first, nil
+	if err == nil {
+		return "/proc/1", nil
+	}
+	if !errors.Is(err, os.ErrPermission) {
+		return "", fmt.Errorf("read mount namespace of process 1: %w", err)
+	}
+	for pid := os.Getppid(); pid > 1; pid = parent(pid) {
+		proc := fmt.Sprintf("/proc/%d", pid)
+		ns, err := os.Readlink(proc + "/ns/mnt")
+		if err != nil {
+			break
+		}
+		if ns != own {
+			return proc, nil
+		}
+	}
+	return "", nil
+}
+
+// parent is the process's parent, 0 if it is gone.
+func parent(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name may hold anything, even a parenthesis: look from the right.
+	var state string
+	var ppid int
+	if _, err := fmt.Sscan(string(b[bytes.LastIndexByte(b, ')')+1:]), &state, &ppid); err != nil {
+		return 0
+	}
+	return ppid
 }
 
 // mountBPFFS mounts a bpffs for the pin directory: at the customary place if the
@@ -99,16 +141,16 @@ func mountBPFFS(dir string) error {
 	return nil
 }
 
-// inMountsOf1 runs f on a thread in the mount namespace of process 1. The thread
-// ends with f, so that nothing else ever runs there.
-func inMountsOf1(f func() error) error {
+// inMountsOf runs f on a thread in the mount namespace of another process, given by
+// its folder in /proc. The thread ends with f, so that nothing else ever runs there.
+func inMountsOf(proc string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked
 		done <- func() error {
-			ns, err := os.Open("/proc/1/ns/mnt")
+			ns, err := os.Open(proc + "/ns/mnt")
 			if err != nil {
-				return fmt.Errorf("open mount namespace of process 1: %w", err)
+				return fmt.Errorf("open mount namespace of %s: %w", proc, err)
 			}
 			defer ns.Close()
 			// A thread that shares its working directory may not change
@@ -117,7 +159,7 @@ func inMountsOf1(f func() error) error {
 				return fmt.Errorf("unshare working directory: %w", err)
 			}
 			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("enter mount namespace of process 1: %w", err)
+				return fmt.Errorf("enter mount namespace of %s: %w", proc, err)
 			}
 			return f()
 		}()

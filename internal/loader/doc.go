@@ -26,7 +26,8 @@
 // namespace of its own with a fresh sysfs and no bpffs: one mounted there would die
 // with the child, and programs and fence with it. So where our mount namespace is
 // not that of process 1, pins go into the bpffs that process 1 sees, by way of
-// /proc/1/root.
+// /proc/1/root. A process 1 that may not be looked at (it has a capability that we
+// lack) is replaced by the ancestor that ran `ip netns exec`.
 //
 // # The answer path
 //

@@ -50,10 +50,10 @@ const (
 func newLAN(t *testing.T) *lan {
 	t.Helper()
 	l := &lan{dir: pinDir(t), node: nstest.New(t, "node"), client: nstest.New(t, "client")}
-	nstest.Veth(t, l.node, nodeDev, l.client, clientDev)
 	for _, n := range []*nstest.NS{l.node, l.client} {
-		n.Sysctl("net/ipv6/conf/all/accept_dad", "0")
+		n.Sysctl("net/ipv6/conf/default/accept_dad", "0") // else the first second has no link-local address
 	}
+	nstest.Veth(t, l.node, nodeDev, l.client, clientDev)
 	l.node.Addr(nodeDev, own4.String()+"/24")
 	l.node.Addr(nodeDev, "2001:db8::2/64")
 	l.client.Addr(clientDev, client4.String()+"/24")
@@ -150,11 +150,20 @@ func (l *lan) serves(t *testing.T) {
 	t.Helper()
 	vm := vmac(testVHID).String()
 	for _, a := range []netip.Addr{shared4, shared6} {
-		start := time.Now()
-		if mac := l.resolve(t, a, 3*time.Second); mac != vm {
-			t.Errorf("client learned %q for %s, want %s", mac, a, vm)
+		// An answer that got stuck takes a quarter of a second, or the
+		// second question. The best of three forgives a busy machine.
+		best := time.Hour
+		for range 3 {
+			start := time.Now()
+			if mac := l.resolve(t, a, 3*time.Second); mac != vm {
+				t.Errorf("client learned %q for %s, want %s", mac, a, vm)
+			}
+			best = min(best, time.Since(start))
 		}
-		t.Logf("%s resolved in %v", a, time.Since(start))
+		if best > 200*time.Millisecond {
+			t.Errorf("%s resolved in %v at best", a, best)
+		}
+		t.Logf("%s resolved in %v", a, best)
 	}
 	l.own()
 	if err := l.ping(t, l.client, shared4.String()); err != nil {
