@@ -12,11 +12,13 @@ import (
 // and lets frames for its virtual MAC through the device's filter. It keeps the
 // role and may be called again at any time.
 func (p *Port) SetGroup(vhid uint8, addrs []netip.Addr) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.alive.RLock()
+	defer p.alive.RUnlock()
 	if p.maps == nil {
 		return ErrClosed
 	}
+	p.device.Lock()
+	defer p.device.Unlock()
 	if err := p.setGroup(vhid, addrs); err != nil {
 		return fmt.Errorf("set group %d on %s: %w", vhid, p.name, err)
 	}
@@ -60,13 +62,17 @@ func (p *Port) setGroup(vhid uint8, addrs []netip.Addr) error {
 
 // DeleteGroup forgets the vhid, its role and its addresses.
 func (p *Port) DeleteGroup(vhid uint8) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.alive.RLock()
+	defer p.alive.RUnlock()
 	if p.maps == nil {
 		return ErrClosed
 	}
+	p.device.Lock()
+	defer p.device.Unlock()
+	p.roles.Lock()
 	p.maps.word(vhid).Store(0)
 	p.last[vhid] = 0
+	p.roles.Unlock()
 	p.maps.stamp(vhid).Store(0)
 	p.maps.flags(vhid).Store(0)
 	if err := errors.Join(p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {

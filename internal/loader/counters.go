@@ -31,8 +31,8 @@ var reasons = sync.OnceValues(func() ([]string, error) {
 // Counters returns packets by vhid and reason since the maps were made. Vhid 0
 // counts what is nobody's; every reason of a configured vhid is there, zero or not.
 func (p *Port) Counters() (map[uint8]map[string]uint64, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.alive.RLock()
+	defer p.alive.RUnlock()
 	if p.maps == nil {
 		return nil, ErrClosed
 	}

@@ -47,10 +47,16 @@ type Port struct {
 	log   *zap.Logger
 	nl    *netlink.Handle
 
-	mu     sync.Mutex
-	maps   *maps // nil after Close
-	links  []link.Link
-	last   [256]uint64 // role words as last seen: where SetRole swaps from
+	// A renewal of a lease must not wait for a listing of counters or a slow
+	// netlink answer: alive is only ever held for writing by Close.
+	alive sync.RWMutex
+	maps  *maps // nil after Close
+	links []link.Link
+
+	roles sync.Mutex
+	last  [256]uint64 // role words as last seen: where SetRole swaps from
+
+	device sync.Mutex // groups and what follows from the device
 	mode   Mode
 	answer string
 	mac    net.HardwareAddr
@@ -196,11 +202,13 @@ func (p *Port) identify(dev netlink.Link) error {
 // Recheck looks again at what can change under a running port: the device's MAC,
 // IPv6 forwarding, and whether XDP_TX is delivered in time.
 func (p *Port) Recheck() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.alive.RLock()
+	defer p.alive.RUnlock()
 	if p.maps == nil {
 		return ErrClosed
 	}
+	p.device.Lock()
+	defer p.device.Unlock()
 	before := p.answer
 	if err := p.recheck(); err != nil {
 		return fmt.Errorf("recheck carpdev %q: %w", p.name, err)
@@ -247,30 +255,30 @@ func set(flags *xdpPortFlag, bit xdpPortFlag, on bool) {
 
 // Mode is how the gate is attached: Native, Generic or TC.
 func (p *Port) Mode() Mode {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.device.Lock()
+	defer p.device.Unlock()
 	return p.mode
 }
 
 // Answer says who answers ARP and neighbour solicitations: "xdp" or "tc".
 func (p *Port) Answer() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.device.Lock()
+	defer p.device.Unlock()
 	return p.answer
 }
 
 // HardwareAddr is the device's own MAC, as of Open or the last Recheck.
 func (p *Port) HardwareAddr() net.HardwareAddr {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.device.Lock()
+	defer p.device.Unlock()
 	return p.mac
 }
 
 // Close lets go. Programs, maps and links stay pinned and go on working: a role
 // that was set holds until its deadline.
 func (p *Port) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.alive.Lock()
+	defer p.alive.Unlock()
 	var errs []error
 	for _, l := range p.links {
 		errs = append(errs, l.Close())

@@ -239,6 +239,13 @@ func (l *lan) silent(t *testing.T) {
 	})
 }
 
+func requirePrograms(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		nstest.RequireProgram(t, name)
+	}
+}
+
 // modes are the ways to be attached, and what each must report.
 var modes = []struct {
 	name   string
@@ -256,8 +263,7 @@ var modes = []struct {
 }
 
 func TestRolesOnTheWire(t *testing.T) {
-	nstest.RequireRoot(t)
-	nstest.RequireProgram(t, "ping")
+	requirePrograms(t, "ip", "ping")
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			l := newLAN(t)
@@ -369,7 +375,7 @@ func (l *lan) onDevice(t *testing.T) string {
 }
 
 func TestDetachLeavesNothing(t *testing.T) {
-	nstest.RequireProgram(t, "bpftool")
+	requirePrograms(t, "sh", "ip", "tc", "bridge", "bpftool")
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			l := newLAN(t)
@@ -484,6 +490,7 @@ func TestAnotherLayoutIsMadeAnew(t *testing.T) {
 }
 
 func TestAnswerPathFollowsTheFarEnd(t *testing.T) {
+	requirePrograms(t, "ip")
 	l := newLAN(t)
 	p := l.open(t, Options{})
 	l.set(t, carp.Master, time.Minute)
@@ -515,6 +522,7 @@ func TestAnswerPathFollowsTheFarEnd(t *testing.T) {
 }
 
 func TestJumboFrames(t *testing.T) {
+	requirePrograms(t, "ip", "ping")
 	l := newLAN(t)
 	l.node.Exec("ip", "link", "set", "dev", nodeDev, "mtu", "9000")
 	l.client.Exec("ip", "link", "set", "dev", clientDev, "mtu", "9000")

@@ -60,8 +60,8 @@ func bootNow() time.Duration {
 // by calling Role. Deadlines in nanoseconds make every word unique, so a word that
 // went and came back cannot be mistaken for one that stayed.
 func (p *Port) SetRole(vhid uint8, r carp.Role) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.alive.RLock()
+	defer p.alive.RUnlock()
 	if p.maps == nil {
 		return ErrClosed
 	}
@@ -72,6 +72,8 @@ func (p *Port) SetRole(vhid uint8, r carp.Role) error {
 	if !p.maps.configured(vhid) {
 		return fmt.Errorf("set role of vhid %d on %s: no such group", vhid, p.name)
 	}
+	p.roles.Lock()
+	defer p.roles.Unlock()
 	if !p.maps.word(vhid).CompareAndSwap(p.last[vhid], w) {
 		return fmt.Errorf("set role of vhid %d on %s to %v: %w", vhid, p.name, r.State, ErrChanged)
 	}
@@ -82,19 +84,21 @@ func (p *Port) SetRole(vhid uint8, r carp.Role) error {
 // Role reads the role from the map, as the programs see it now: past its deadline
 // it is Backup.
 func (p *Port) Role(vhid uint8) carp.Role {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.alive.RLock()
+	defer p.alive.RUnlock()
 	if p.maps == nil {
 		return carp.Role{}
 	}
+	p.roles.Lock()
+	defer p.roles.Unlock()
 	p.last[vhid] = p.maps.word(vhid).Load()
 	return role(p.last[vhid], bootNow())
 }
 
 // Stamp notes that the daemon was alive at the given boot time.
 func (p *Port) Stamp(vhid uint8, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.alive.RLock()
+	defer p.alive.RUnlock()
 	if p.maps != nil {
 		p.maps.stamp(vhid).Store(uint64(carp.SinceBoot(now)))
 	}
