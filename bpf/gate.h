@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+ *
+ * The rules for what comes in, the same for XDP and tc: who is answered, what
+ * is taken, what is not let in. The role is read here and never decided.
+ */
+#ifndef GATE_H
+#define GATE_H
+
+#define ND_NS	     135
+#define ND_NA	     136
+#define OPT_SLLA     1
+#define OPT_TLLA     2
+#define NA_ROUTER    0x80000000
+#define NA_SOLICITED 0x40000000
+#define NA_OVERRIDE  0x20000000
+
+#define ND_OPTION_BLOCKS 8  /* of 8 bytes; more than any stack sends */
+#define NA_LEN		 86 /* Ethernet, IPv6, advertisement, one option */
+
+enum action {
+	NEXT, /* no rule has spoken yet */
+	PASS, /* as it came */
+	TAKE, /* now addressed to the device: let the stack have it */
+	DROP,
+	ANSWER,	   /* the frame has become the answer: send it back */
+	ANSWER_ND, /* finding says what the answer is */
+};
+
+/* What the gate found out about a frame. */
+struct finding {
+	__u32 vhid;
+	enum reason why;
+	int answer_here; /* by the program that asks, not by one behind it */
+	int solicited;	 /* the asker has an address */
+	int router;
+	__u8 asker[6];
+	struct in6_addr to;
+	struct in6_addr target;
+};
+
+static __always_inline int say(struct finding *f, __u32 vhid, enum reason why, int action)
+{
+	f->vhid = vhid;
+	f->why = why;
+	return action;
+}
+
+/* Somebody says that a shared address is his. While we are master our stack
+ * must not believe it; else it is the master, whom it has to believe.
+ */
+static __always_inline int claim(struct finding *f, __u32 vhid, const __u8 *mac, enum reason conflict)
+{
+	enum reason why = vmac_vhid(mac) == vhid ? R_ARP_ANNOUNCE : conflict;
+
+	return say(f, vhid, why, role_of(vhid) == ROLE_MASTER ? DROP : PASS);
+}
+
+static __always_inline int gate_arp(struct cursor *c, struct ethhdr *eth, struct finding *f)
+{
+	struct arp *arp;
+	__u32 vhid;
+	int op = parse_arp(c, &arp);
+
+	if (op < 0)
+		return say(f, 0, R_ARP_BAD, PASS);
+
+	vhid = op == 1 && addr(arp->spa) != addr(arp->tpa) ? owner4(addr(arp->tpa)) : 0;
+	if (!vhid) {
+		vhid = owner4(addr(arp->spa));
+		return vhid ? claim(f, vhid, arp->sha, R_ARP_CONFLICT) : NEXT;
+	}
+	if (role_of(vhid) != ROLE_MASTER)
+		return say(f, vhid, R_ARP_SILENT, DROP);
+	if ((eth->h_source[0] | arp->sha[0]) & 1)
+		return say(f, vhid, R_ARP_BAD, DROP); /* an answer would go to many */
+	if (!f->answer_here)
+		return say(f, vhid, R_HANDED_UP, PASS);
+
+	/* Back to where it came from, as the answer. */
+	__be32 asked = addr(arp->tpa);
+
+	set_mac(eth->h_dest, eth->h_source);
+	set_vmac(eth->h_source, vhid);
+	arp->op = bpf_htons(2);
+	set_mac(arp->tha, arp->sha);
+	__builtin_memcpy(arp->tpa, arp->spa, 4);
+	set_vmac(arp->sha, vhid);
+	__builtin_memcpy(arp->spa, &asked, 4);
+	return say(f, vhid, R_ARP_ANSWERED, ANSWER);
+}
+
+/* RFC 4861 section 7.1.1: what a node must find right before it answers. */
+static __always_inline int solicitation_bad(struct cursor *c, struct ethhdr *eth, struct ipv6hdr *ip,
+					    struct nd *nd, __u32 len)
+{
+	__u32 n = bpf_ntohs(ip->payload_len), options = n - sizeof(*nd), left = 0;
+	int unspecified = !(ip->saddr.in6_u.u6_addr32[0] | ip->saddr.in6_u.u6_addr32[1] |
+			    ip->saddr.in6_u.u6_addr32[2] | ip->saddr.in6_u.u6_addr32[3]);
+	__u64 sum = sum_words(&ip->saddr, 8) + bpf_htonl(n) + bpf_htonl(PROTO_ICMP6) + sum_words(nd, 6);
+
+	if (ip->hop_limit != HOP_LIMIT || nd->code || n < sizeof(*nd) || n % 8)
+		return 1;
+	if (options > ND_OPTION_BLOCKS * 8 || sizeof(*eth) + sizeof(*ip) + n > len)
+		return 1;
+	if (eth->h_source[0] & 1 || ip->saddr.in6_u.u6_addr8[0] == 0xff)
+		return 1; /* an answer would go to many */
+	if (unspecified &&
+	    (ip->daddr.in6_u.u6_addr32[0] != bpf_htonl(0xff020000) || ip->daddr.in6_u.u6_addr32[1] ||
+	     ip->daddr.in6_u.u6_addr32[2] != bpf_htonl(1) || ip->daddr.in6_u.u6_addr8[12] != 0xff))
+		return 1;
+	/* One walk for sum and options: a block is the head of an option, or
+	 * one of the blocks that the head announced.
+	 */
+#pragma unroll
+	for (__u32 i = 0; i < ND_OPTION_BLOCKS; i++) {
+		__u8 *b = c->at + 8 * i;
+
+		if (8 * i < options) {
+			if ((void *)(b + 8) > c->end)
+				return 1;
+			sum += sum_words(b, 2);
+			if (!left) {
+				left = b[1];
+				if (!left || (unspecified && b[0] == OPT_SLLA))
+					return 1;
+			}
+			left--;
+		}
+	}
+	return left || fold(sum);
+}
+
+static __always_inline int gate_nd(struct cursor *c, struct ethhdr *eth, struct ipv6hdr *ip, __u32 len,
+				   struct finding *f)
+{
+	struct port *p;
+	struct nd *nd;
+	__u32 vhid;
+	__u8 *type = c->at;
+
+	/* Echo requests and the like must not cost a look-up. */
+	if ((void *)(type + 1) > c->end || (*type != ND_NS && *type != ND_NA) || parse_nd(c, &nd) < 0)
+		return NEXT;
+	vhid = owner6(&nd->target);
+	if (!vhid)
+		return NEXT;
+	if (*type == ND_NA)
+		return claim(f, vhid, eth->h_source, R_ND_CONFLICT);
+	if (role_of(vhid) != ROLE_MASTER)
+		return say(f, vhid, R_ND_SILENT, DROP);
+	if (solicitation_bad(c, eth, ip, nd, len))
+		return say(f, vhid, R_ND_BAD, DROP);
+	if (!f->answer_here)
+		return say(f, vhid, R_HANDED_UP, PASS);
+
+	p = this_port();
+	f->router = p && p->flags & PORT_ROUTER;
+	f->target = nd->target;
+	f->solicited = !!(ip->saddr.in6_u.u6_addr32[0] | ip->saddr.in6_u.u6_addr32[1] |
+			  ip->saddr.in6_u.u6_addr32[2] | ip->saddr.in6_u.u6_addr32[3]);
+	if (f->solicited) {
+		f->to = ip->saddr;
+		set_mac(f->asker, eth->h_source);
+	} else { /* duplicate address detection: all nodes hear that it is taken */
+		f->to.in6_u.u6_addr32[0] = bpf_htonl(0xff020000);
+		f->to.in6_u.u6_addr32[1] = f->to.in6_u.u6_addr32[2] = 0;
+		f->to.in6_u.u6_addr32[3] = bpf_htonl(1);
+		*(__u32 *)f->asker = bpf_htonl(0x33330000);
+		f->asker[4] = 0;
+		f->asker[5] = 1;
+	}
+	return say(f, vhid, R_ND_ANSWERED, ANSWER_ND);
+}
+
+/* Writes the advertisement over a frame that has been cut or grown to NA_LEN. */
+static __always_inline int write_na(void *data, void *end, struct finding *f)
+{
+	struct {
+		struct ipv6hdr ip;
+		struct nd nd;
+		__u8 option[8];
+	} na = {};
+	struct ethhdr *eth = data;
+
+	if (data + NA_LEN > end)
+		return -1;
+	na.ip.version = 6;
+	na.ip.payload_len = bpf_htons(sizeof(na) - sizeof(na.ip));
+	na.ip.nexthdr = PROTO_ICMP6;
+	na.ip.hop_limit = HOP_LIMIT;
+	na.ip.saddr = f->target;
+	na.ip.daddr = f->to;
+	na.nd.type = ND_NA;
+	na.nd.flags =
+		bpf_htonl(NA_OVERRIDE | (f->solicited ? NA_SOLICITED : 0) | (f->router ? NA_ROUTER : 0));
+	na.nd.target = f->target;
+	na.option[0] = OPT_TLLA;
+	na.option[1] = 1;
+	set_vmac(na.option + 2, f->vhid);
+	na.nd.sum = fold(sum_words(&na.ip.saddr, 8) + bpf_htonl(sizeof(na) - sizeof(na.ip)) +
+			 bpf_htonl(PROTO_ICMP6) + sum_words(&na.nd, 8));
+
+	set_mac(eth->h_dest, f->asker);
+	set_vmac(eth->h_source, f->vhid);
+	eth->h_proto = bpf_htons(ETH_P_IPV6);
+	__builtin_memcpy(eth + 1, &na, sizeof(na));
+	return 0;
+}
+
+/* Is this frame addressed to this device, under one of its names? */
+static __always_inline int to_us(struct ethhdr *eth)
+{
+	struct port *p = this_port();
+
+	return p && (same_mac(eth->h_dest, p->mac) || vmac_vhid(eth->h_dest));
+}
+
+static __always_inline int gate_advert(void *at, void *end, __s32 n, __s32 have, __u8 ttl, int fragment,
+				       struct finding *f)
+{
+	__u32 vhid;
+	enum reason why = advert(at, end, n, have, ttl, fragment, &vhid);
+
+	return say(f, vhid, why, certainly_false(why) ? DROP : PASS);
+}
+
+static __always_inline int gate_ipv4(struct cursor *c, struct ethhdr *eth, __u32 len, struct finding *f)
+{
+	struct iphdr *ip;
+	__u32 hlen;
+	__u16 frag;
+
+	if (parse_ipv4(c, &ip) != PROTO_CARP)
+		return NEXT;
+	if (ip->daddr != bpf_htonl(0xe0000012) && !to_us(eth)) /* 224.0.0.18 */
+		return NEXT;
+	frag = bpf_ntohs(ip->frag_off);
+	if (frag & IP_OFFSET)
+		return say(f, 0, R_FRAGMENT, PASS); /* no header: whose it is, nobody knows */
+	hlen = ip->ihl * 4;
+	if (hlen < sizeof(*ip))
+		return say(f, 0, R_RUNT, PASS);
+	return gate_advert((void *)ip + hlen, c->end, (__s32)bpf_ntohs(ip->tot_len) - (__s32)hlen,
+			   (__s32)(len - sizeof(*eth) - hlen), ip->ttl, frag & IP_MF, f);
+}
+
+static __always_inline int gate_ipv6(struct cursor *c, struct ethhdr *eth, __u32 len, struct finding *f)
+{
+	struct ipv6hdr *ip;
+	int proto = parse_ipv6(c, &ip);
+
+	if (proto == PROTO_ICMP6)
+		return gate_nd(c, eth, ip, len, f);
+	if (proto != PROTO_CARP)
+		return NEXT;
+	if ((ip->daddr.in6_u.u6_addr32[0] != bpf_htonl(0xff020000) || ip->daddr.in6_u.u6_addr32[1] ||
+	     ip->daddr.in6_u.u6_addr32[2] || ip->daddr.in6_u.u6_addr32[3] != bpf_htonl(0x12)) &&
+	    !to_us(eth)) /* ff02::12 */
+		return NEXT;
+	return gate_advert(c->at, c->end, bpf_ntohs(ip->payload_len),
+			   (__s32)(len - sizeof(*eth) - sizeof(*ip)), ip->hop_limit, 0, f);
+}
+
+/* Frames for a virtual MAC become frames for the device, or nothing. */
+static __always_inline int gate_vmac(struct ethhdr *eth, struct finding *f)
+{
+	__u32 vhid = vmac_vhid(eth->h_dest);
+	struct port *p;
+	struct vhid *v;
+
+	if (!vhid)
+		return say(f, 0, R_FOREIGN, PASS);
+	v = vhid_of(vhid);
+	if (!v || !(v->flags & VHID_CONFIGURED))
+		return say(f, 0, R_VMAC_UNKNOWN, PASS);
+	p = this_port();
+	if (!p || role_of(vhid) < ROLE_MASTER)
+		return say(f, vhid, R_VMAC_SILENT, DROP);
+	set_mac(eth->h_dest, p->mac);
+	return say(f, vhid, R_VMAC_TAKEN, TAKE);
+}
+
+/* len: of the whole frame, which may be more than lies between data and end. */
+static __always_inline int gate(void *data, void *end, __u32 len, struct finding *f)
+{
+	struct cursor c = {data, end};
+	struct ethhdr *eth;
+	int action = NEXT;
+
+	switch (parse_eth(&c, &eth)) {
+	case -1:
+		return say(f, 0, R_RUNT, PASS);
+	case ETH_P_ARP:
+		action = gate_arp(&c, eth, f);
+		break;
+	case ETH_P_IP:
+		action = gate_ipv4(&c, eth, len, f);
+		break;
+	case ETH_P_IPV6:
+		action = gate_ipv6(&c, eth, len, f);
+		break;
+	case ETH_P_8021Q:
+	case ETH_P_8021AD:
+		return say(f, 0, R_VLAN, PASS); /* another segment, with vhids of its own */
+	}
+	return action == NEXT ? gate_vmac(eth, f) : action;
+}
+
+#endif

@@ -1,0 +1,61 @@
+package loader
+
+import (
+	"testing"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// BenchmarkFrame reports what the programs cost per frame. A frame is not restored
+// between repetitions, so that only frames which the program leaves as they are, or
+// which stay of the same kind, can be repeated: the answered ARP request is asked
+// for in BACKUP (its answer is no request), and a taken frame is foreign the second
+// time: the frame in BACKUP stands for the virtual MAC.
+func BenchmarkFrame(b *testing.B) {
+	udp := make([]byte, 26)
+	foreign := ethernet(ownMAC, clientMAC, 0x0800, ipv4(client4, own4, 17, 64, udp))
+	for _, bb := range []struct {
+		name, prog string
+		state      carp.State
+		in         []byte
+	}{
+		{"xdp/foreign IPv4", xdpProgCarpXdp, carp.Master, foreign},
+		{"xdp/foreign IPv6", xdpProgCarpXdp, carp.Master, ethernet(ownMAC, clientMAC, 0x86dd, ipv6(client6, own6, 17, 64, udp))},
+		{"xdp/virtual MAC in BACKUP", xdpProgCarpXdp, carp.Backup, ethernet(vmac(testVHID), clientMAC, 0x0800, ipv4(client4, own4, 17, 64, udp))},
+		{"xdp/ARP in BACKUP", xdpProgCarpXdp, carp.Backup, arp(broadcast, clientMAC, 1, clientMAC, client4, noMAC, shared4)},
+		{"xdp/advert", xdpProgCarpXdp, carp.Backup, advert4(testVHID)},
+		{"ingress/foreign IPv4", ingressProgCarpIngress, carp.Master, foreign},
+		{"egress/foreign IPv4", egressProgCarpEgress, carp.Master, foreign},
+		{"egress/shared source", egressProgCarpEgress, carp.Master, ethernet(clientMAC, ownMAC, 0x0800, ipv4(shared4, client4, 17, 64, udp))},
+		{"pass", "", 0, foreign},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			r := newRig(b)
+			for _, s := range states() {
+				if s.name == bb.state.String() {
+					r.port.maps.word(testVHID).Store(s.word)
+				}
+			}
+			prog := r.progs[bb.prog]
+			if bb.prog == "" { // the harness alone
+				var objs passObjects
+				if err := loadPassObjects(&objs, nil); err != nil {
+					b.Fatal(err)
+				}
+				defer objs.Close()
+				prog = objs.Pass
+			}
+			var ns, n float64
+			for b.Loop() {
+				const repeat = 10000
+				_, d, err := prog.Benchmark(bb.in, repeat, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				ns, n = ns+float64(d.Nanoseconds()), n+1
+			}
+			b.ReportMetric(ns/n, "ns/frame")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

@@ -1,0 +1,271 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// The names of pinned links; maps are pinned under their own.
+const (
+	pinXDP     = "xdp"
+	pinIngress = "ingress"
+	pinEgress  = "egress"
+)
+
+// linkNames are in the order in which they are taken off: the fence last.
+var linkNames = []string{pinXDP, pinIngress, pinEgress}
+
+// ErrMaster means that Detach would take a master off the network.
+var ErrMaster = errors.New("is MASTER")
+
+// PinnedPort is what an earlier process left on the box.
+type PinnedPort struct {
+	Ifname  string
+	Ifindex int
+	Roles   map[uint8]carp.Role // of configured vhids, as the programs see them now
+}
+
+// A bpffs refuses names with a dot, and VLAN interfaces have one.
+var (
+	escape   = strings.NewReplacer("%", "%25", ".", "%2e")
+	unescape = strings.NewReplacer("%25", "%", "%2e", ".")
+)
+
+func portDir(root, ifname string) string { return filepath.Join(root, escape.Replace(ifname)) }
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// Pinned lists what is on the box below the pin directory.
+func Pinned(pinDir string) ([]PinnedPort, error) {
+	dirs, err := portDirs(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	var all []PinnedPort
+	for _, dir := range dirs {
+		pp := PinnedPort{Ifname: unescape.Replace(filepath.Base(dir)), Roles: map[uint8]carp.Role{}}
+		if m, err := pinnedMaps(dir); err == nil {
+			port, err := readPort(dir)
+			if err != nil {
+				m.close()
+				return nil, err
+			}
+			pp.Ifindex = int(port.Ifindex)
+			now := bootNow()
+			for vhid := 1; vhid < 256; vhid++ {
+				if m.configured(uint8(vhid)) {
+					pp.Roles[uint8(vhid)] = role(m.word(uint8(vhid)).Load(), now)
+				}
+			}
+			m.close()
+		}
+		all = append(all, pp)
+	}
+	return all, nil
+}
+
+func portDirs(pinDir string) ([]string, error) {
+	root, err := findRoot(pinDir)
+	if root == "" {
+		return nil, err
+	}
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list pins: %w", err)
+	}
+	var dirs []string
+	for _, e := range entries {
+		if e.IsDir() {
+			dirs = append(dirs, filepath.Join(root, e.Name()))
+		}
+	}
+	return dirs, nil
+}
+
+// Detach takes programs, filters, pins and entries in the devices' filters off the
+// box and says what it removed. While a MASTER's lease holds it refuses with
+// ErrMaster, unless forced. It has to run in the network namespace of the
+// interfaces.
+func Detach(pinDir string, force bool) (removed []string, err error) {
+	ports, err := Pinned(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range ports {
+		for vhid, r := range p.Roles {
+			if r.State == carp.Master && !force {
+				return nil, fmt.Errorf("detach: vhid %d on %s %w", vhid, p.Ifname, ErrMaster)
+			}
+		}
+	}
+	dirs, err := portDirs(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		r, err := detachPort(dir)
+		removed = append(removed, r...)
+		if err != nil {
+			return removed, fmt.Errorf("detach %s: %w", unescape.Replace(filepath.Base(dir)), err)
+		}
+	}
+	return removed, nil
+}
+
+func detachPort(dir string) (removed []string, err error) {
+	ifname := unescape.Replace(filepath.Base(dir))
+	if m, err := pinnedMaps(dir); err == nil {
+		r, err := releaseDevice(m, dir, ifname)
+		removed = append(removed, r...)
+		if err = errors.Join(err, m.close()); err != nil {
+			return removed, err
+		}
+	}
+	for _, name := range linkNames {
+		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return removed, fmt.Errorf("open pinned link %s: %w", name, err)
+		}
+		// Detach, too: the link of a living daemon would hold on. ENOLINK
+		// is the answer for an interface that is gone.
+		if err = l.Detach(); errors.Is(err, unix.ENOLINK) {
+			err = nil
+		}
+		if err = errors.Join(err, l.Unpin(), l.Close()); err != nil {
+			return removed, fmt.Errorf("detach %s: %w", name, err)
+		}
+		removed = append(removed, ifname+" "+name+" link")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return removed, fmt.Errorf("list pins: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return removed, fmt.Errorf("remove pin: %w", err)
+		}
+		removed = append(removed, ifname+" "+e.Name()+" map")
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return removed, fmt.Errorf("remove pin directory: %w", err)
+	}
+	return removed, nil
+}
+
+// releaseDevice ends the roles and undoes what was done to the device itself, if it
+// still is the one that the pins are for.
+func releaseDevice(m *maps, dir, ifname string) (removed []string, err error) {
+	for vhid := range 256 {
+		m.word(uint8(vhid)).Store(0)
+	}
+	port, err := readPort(dir)
+	if err != nil {
+		return nil, err
+	}
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	defer nl.Close()
+	dev, err := nl.LinkByName(ifname)
+	if err != nil || dev.Attrs().Index != int(port.Ifindex) {
+		return nil, nil // gone, and everything on it
+	}
+	for vhid := 1; vhid < 256; vhid++ {
+		if !m.configured(uint8(vhid)) {
+			continue
+		}
+		if err := unadmit(nl, dev.Attrs().Index, vmac(uint8(vhid))); err != nil {
+			return removed, err
+		}
+		removed = append(removed, fmt.Sprintf("%s filter entry %s", ifname, vmac(uint8(vhid))))
+	}
+	addrs, err := m.addrs()
+	if err != nil {
+		return removed, err
+	}
+	for a := range addrs {
+		if a.Is6() {
+			if err := unadmit(nl, dev.Attrs().Index, solicitedNode(a)); err != nil {
+				return removed, err
+			}
+		}
+	}
+	if port.Flags&xdpPortFlagPORT_PROMISC != 0 {
+		if err := nl.SetPromiscOff(dev); err != nil {
+			return removed, fmt.Errorf("end promiscuous mode: %w", err)
+		}
+	}
+	r, err := removeFilters(nl, dev)
+	return append(removed, r...), err
+}
+
+// linkIndex is the interface that the link is attached to, 0 if that is gone.
+func linkIndex(l link.Link) (int, error) {
+	info, err := l.Info()
+	if err != nil {
+		return 0, err
+	}
+	if x := info.XDP(); x != nil {
+		return int(x.Ifindex), nil
+	}
+	if t := info.TCX(); t != nil {
+		return int(t.Ifindex), nil
+	}
+	return 0, fmt.Errorf("link is of type %v", info.Type)
+}
+
+// attachedHere reports whether the pinned link is on the interface of this network
+// namespace with that index: another namespace can have one of the same number.
+func attachedHere(dir, name string, index int) (bool, error) {
+	l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
+	if err != nil {
+		return false, fmt.Errorf("open pinned link %s: %w", name, err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return false, fmt.Errorf("read pinned link %s: %w", name, err)
+	}
+	if name == pinXDP {
+		dev, err := netlink.LinkByIndex(index)
+		if err != nil {
+			return false, err
+		}
+		x := dev.Attrs().Xdp
+		return x != nil && x.Attached && ebpf.ProgramID(x.ProgId) == info.Program, nil
+	}
+	attach := ebpf.AttachTCXIngress
+	if name == pinEgress {
+		attach = ebpf.AttachTCXEgress
+	}
+	q, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: attach})
+	if err != nil {
+		return false, fmt.Errorf("list tcx programs: %w", err)
+	}
+	for _, prog := range q.Programs {
+		if prog.ID == info.Program {
+			return true, nil
+		}
+	}
+	return false, nil
+}

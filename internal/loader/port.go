@@ -1,0 +1,315 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// Mode is how the gate is attached.
+type Mode string
+
+// Auto is only ever asked for: native where the driver can, else generic, else tc.
+const (
+	Auto    Mode = "auto"
+	Native  Mode = "native"  // XDP in the driver, before there is an skb
+	Generic Mode = "generic" // XDP in the stack, for every driver
+	TC      Mode = "tc"      // no XDP: tc ingress does everything
+)
+
+// Options of Open.
+type Options struct {
+	PinDir string // on a bpffs, which is mounted if it is missing
+	Mode   Mode   // "" is Auto
+	Log    *zap.Logger
+
+	clsact bool // even where the kernel has tcx
+}
+
+// ErrClosed is returned by the methods of a closed Port.
+var ErrClosed = errors.New("port is closed")
+
+// Port is one carpdev with its programs and maps. Its methods may be called from
+// several goroutines. Open and Recheck have to run in the network namespace of the
+// interface; the others work anywhere.
+type Port struct {
+	name  string
+	index int
+	dir   string
+	log   *zap.Logger
+	nl    *netlink.Handle
+
+	// A renewal of a lease must not wait for a listing of counters or a slow
+	// netlink answer: alive is only ever held for writing by Close.
+	alive sync.RWMutex
+	maps  *maps // nil after Close
+	links []link.Link
+
+	roles sync.Mutex
+	last  [256]uint64 // role words as last seen: where SetRole swaps from
+
+	device sync.Mutex // groups and what follows from the device
+	mode   Mode
+	answer string
+	mac    net.HardwareAddr
+}
+
+// Open attaches the programs to the interface, or adopts what an earlier process
+// left: its programs are replaced without a gap, its maps kept with their roles.
+// An interface that was deleted and made again gets new ones. Open refuses to
+// replace a foreign XDP program.
+func Open(ifname string, o Options) (*Port, error) {
+	if o.Mode == "" {
+		o.Mode = Auto
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	p := &Port{name: ifname, log: o.Log.With(zap.String("carpdev", ifname))}
+	if err := p.open(o); err != nil {
+		return nil, errors.Join(fmt.Errorf("open carpdev %q: %w", ifname, err), p.Close())
+	}
+	return p, nil
+}
+
+func (p *Port) open(o Options) error {
+	dev, err := netlink.LinkByName(p.name)
+	if err != nil {
+		return err
+	}
+	p.index = dev.Attrs().Index
+	if p.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	root, err := pinRoot(o.PinDir)
+	if err != nil {
+		return err
+	}
+	p.dir = portDir(root, p.name)
+	if err := p.dropStale(); err != nil {
+		return err
+	}
+	fresh := !exists(p.dir)
+	err = p.attach(dev, o)
+	if err != nil && fresh {
+		// What stayed behind would be half a dataplane.
+		_, cleanup := detachPort(p.dir)
+		return errors.Join(err, cleanup)
+	}
+	return err
+}
+
+// attach puts the fence up first and XDP last: at no time is there a gate without
+// a fence behind it.
+func (p *Port) attach(dev netlink.Link, o Options) error {
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return fmt.Errorf("make pin directory: %w", err)
+	}
+	var err error
+	if p.maps, err = openMaps(p.dir, p.index); err != nil {
+		return err
+	}
+	for vhid := range 256 {
+		p.last[vhid] = p.maps.word(uint8(vhid)).Load()
+	}
+	if err := p.identify(dev); err != nil {
+		return err
+	}
+	if err := p.attachTC(o); err != nil {
+		return err
+	}
+	if err := p.attachXDP(o); err != nil {
+		return err
+	}
+	if err := p.recheck(); err != nil {
+		return err
+	}
+	p.log.Info("dataplane", zap.String("mode", string(p.mode)), zap.String("answer", p.answer))
+	return nil
+}
+
+// dropStale takes away what was pinned for an interface of this name that is gone,
+// and refuses to touch what belongs to one that lives on.
+func (p *Port) dropStale() error {
+	if !exists(p.dir) {
+		return nil
+	}
+	if !readable(p.dir) {
+		p.log.Warn("pins are of another layout, making new ones: every role starts as BACKUP")
+		_, err := detachPort(p.dir)
+		return err
+	}
+	for _, name := range linkNames {
+		l, err := link.LoadPinnedLink(p.dir+"/"+name, nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("open pinned link %s: %w", name, err)
+		}
+		index, err := linkIndex(l)
+		l.Close()
+		if err != nil {
+			return fmt.Errorf("read pinned link %s: %w", name, err)
+		}
+		switch {
+		case index == p.index:
+			here, err := attachedHere(p.dir, name, p.index)
+			if err != nil {
+				return err
+			}
+			if !here {
+				return fmt.Errorf("%s holds the pins of an interface %s in another network namespace: use another pin directory", p.dir, p.name)
+			}
+		case index != 0: // renamed
+			return fmt.Errorf("%s holds the pins of a living interface with index %d, this one has %d: run xcarp detach", p.dir, index, p.index)
+		default:
+			p.log.Info("interface was made anew, dropping the pins of the old one")
+			_, err := detachPort(p.dir)
+			return err
+		}
+	}
+	// With clsact there is no link that knows; the map does.
+	if pinned, err := readPort(p.dir); err == nil && int(pinned.Ifindex) != p.index {
+		p.log.Info("interface was made anew, dropping the pins of the old one")
+		_, err := detachPort(p.dir)
+		return err
+	}
+	return nil
+}
+
+// identify writes the device's own MAC into the map and remembers it.
+func (p *Port) identify(dev netlink.Link) error {
+	mac := dev.Attrs().HardwareAddr
+	if len(mac) != 6 {
+		return fmt.Errorf("hardware address %q is not Ethernet's", mac)
+	}
+	p.mac = mac
+	return p.maps.updatePort(func(port *xdpPort) {
+		copy(port.Mac[:], mac)
+		port.Ifindex = uint32(p.index)
+	})
+}
+
+// Recheck looks again at what can change under a running port: the device's MAC,
+// IPv6 forwarding, and whether XDP_TX is delivered in time.
+func (p *Port) Recheck() error {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps == nil {
+		return ErrClosed
+	}
+	p.device.Lock()
+	defer p.device.Unlock()
+	before := p.answer
+	if err := p.recheck(); err != nil {
+		return fmt.Errorf("recheck carpdev %q: %w", p.name, err)
+	}
+	if before != p.answer {
+		p.log.Info("dataplane", zap.String("mode", string(p.mode)), zap.String("answer", p.answer))
+	}
+	return nil
+}
+
+func (p *Port) recheck() error {
+	dev, err := netlink.LinkByIndex(p.index)
+	if err != nil {
+		return err
+	}
+	if err := p.identify(dev); err != nil {
+		return err
+	}
+	p.answer = "tc"
+	if p.mode == Generic || p.mode == Native && txInTime(dev) {
+		p.answer = "xdp"
+	}
+	router := isRouter(p.name)
+	return p.maps.updatePort(func(port *xdpPort) {
+		set(&port.Flags, xdpPortFlagPORT_XDP, p.mode != TC)
+		set(&port.Flags, xdpPortFlagPORT_ANSWER_TC, p.answer == "tc")
+		set(&port.Flags, xdpPortFlagPORT_ROUTER, router)
+	})
+}
+
+// isRouter reports whether the interface forwards IPv6: neighbour advertisements
+// of a router carry the R flag, RFC 4861 section 4.4.
+func isRouter(ifname string) bool {
+	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + ifname + "/forwarding")
+	return err == nil && len(b) > 0 && b[0] != '0'
+}
+
+func set(flags *xdpPortFlag, bit xdpPortFlag, on bool) {
+	*flags &^= bit
+	if on {
+		*flags |= bit
+	}
+}
+
+// Mode is how the gate is attached: Native, Generic or TC.
+func (p *Port) Mode() Mode {
+	p.device.Lock()
+	defer p.device.Unlock()
+	return p.mode
+}
+
+// Answer says who answers ARP and neighbour solicitations: "xdp" or "tc".
+func (p *Port) Answer() string {
+	p.device.Lock()
+	defer p.device.Unlock()
+	return p.answer
+}
+
+// HardwareAddr is the device's own MAC, as of Open or the last Recheck.
+func (p *Port) HardwareAddr() net.HardwareAddr {
+	p.device.Lock()
+	defer p.device.Unlock()
+	return p.mac
+}
+
+// Close lets go. Programs, maps and links stay pinned and go on working: a role
+// that was set holds until its deadline.
+func (p *Port) Close() error {
+	p.alive.Lock()
+	defer p.alive.Unlock()
+	var errs []error
+	for _, l := range p.links {
+		errs = append(errs, l.Close())
+	}
+	p.links = nil
+	if p.maps != nil {
+		errs = append(errs, p.maps.close())
+		p.maps = nil
+	}
+	if p.nl != nil {
+		p.nl.Close()
+		p.nl = nil
+	}
+	return errors.Join(errs...)
+}
+
+// load loads one program of a spec with the port's maps.
+func (p *Port) load(spec *ebpf.CollectionSpec, name string) (*ebpf.Program, error) {
+	for other := range spec.Programs {
+		if other != name {
+			delete(spec.Programs, other)
+		}
+	}
+	replace := map[string]*ebpf.Map{}
+	for m := range spec.Maps {
+		replace[m] = p.maps.byName[m]
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
+	if err != nil {
+		return nil, fmt.Errorf("load program %s: %w", name, err)
+	}
+	defer c.Close()
+	return c.DetachProgram(name), nil
+}

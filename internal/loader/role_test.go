@@ -1,0 +1,91 @@
+package loader
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+var _ carp.Dataplane = (*Port)(nil)
+
+// second is another process with the same maps.
+func (r *rig) second() *Port {
+	p := &Port{name: "second", maps: r.port.maps}
+	for vhid := range 256 {
+		p.last[vhid] = p.maps.word(uint8(vhid)).Load()
+	}
+	return p
+}
+
+func master(d time.Duration) carp.Role {
+	return carp.Role{State: carp.Master, Until: carp.BootTime((bootNow() + d) &^ 3)}
+}
+
+func TestSleeperCannotUndoATakeover(t *testing.T) {
+	r := newRig(t)
+	sleeper, successor := r.port, r.second()
+	if err := sleeper.SetRole(testVHID, master(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	successor.Role(testVHID)
+	if err := successor.SetRole(testVHID, carp.Role{State: carp.Backup}); err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []carp.Role{master(time.Hour), {State: carp.Backup}, {State: carp.Init}} {
+		if err := sleeper.SetRole(testVHID, role); !errors.Is(err, ErrChanged) {
+			t.Errorf("set %v: got %v, want ErrChanged", role.State, err)
+		}
+	}
+	if got := successor.Role(testVHID); got.State != carp.Backup {
+		t.Errorf("role %v, want BACKUP", got.State)
+	}
+	// Having looked, it may act again.
+	sleeper.Role(testVHID)
+	if err := sleeper.SetRole(testVHID, master(time.Minute)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRoleThatIsOverChangesNothing(t *testing.T) {
+	r := newRig(t)
+	want := master(time.Minute)
+	if err := r.port.SetRole(testVHID, want); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []carp.State{carp.Master, carp.Drain} {
+		if err := r.port.SetRole(testVHID, carp.Role{State: s, Until: carp.BootTime(bootNow() - time.Millisecond)}); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := r.port.Role(testVHID); got != want {
+		t.Errorf("role: got %+v, want %+v", got, want)
+	}
+}
+
+func TestRoleNeedsAGroup(t *testing.T) {
+	r := newRig(t)
+	if err := r.port.SetRole(noVHID, master(time.Minute)); err == nil {
+		t.Error("a role was set for a vhid that is not configured")
+	}
+}
+
+func TestStamp(t *testing.T) {
+	r := newRig(t)
+	r.port.Stamp(testVHID, carp.BootTime(12345))
+	if got := r.port.maps.stamp(testVHID).Load(); got != 12345 {
+		t.Errorf("stamp: got %d, want 12345", got)
+	}
+}
+
+func TestWordsMeanWhatTheyWereMadeOf(t *testing.T) {
+	for _, want := range []carp.Role{{}, {State: carp.Backup}, {State: carp.Master, Until: carp.BootTime(4000)}, {State: carp.Drain, Until: carp.BootTime(8)}} {
+		if got := role(word(want), 7); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if got := role(word(carp.Role{State: carp.Master, Until: carp.BootTime(11)}), 8); got.State != carp.Backup {
+		t.Errorf("deadline 11 at 8: got %v, want BACKUP: rounded down to 4 ns", got.State)
+	}
+}

@@ -1,0 +1,149 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// filterPriority and filterHandle are how our clsact filters are found again.
+const (
+	filterPriority = 0xca47
+	filterHandle   = 1
+)
+
+// hook is one of the two places of tc.
+type hook struct {
+	pin    string
+	prog   string
+	load   func() (*ebpf.CollectionSpec, error)
+	attach ebpf.AttachType
+	anchor link.Anchor
+	parent uint32
+}
+
+// The fence is the last to see a frame, the gate the first.
+var hooks = []hook{
+	{pinEgress, egressProgCarpEgress, loadEgress, ebpf.AttachTCXEgress, link.Tail(), netlink.HANDLE_MIN_EGRESS},
+	{pinIngress, ingressProgCarpIngress, loadIngress, ebpf.AttachTCXIngress, link.Head(), netlink.HANDLE_MIN_INGRESS},
+}
+
+// attachTC attaches the fence and the ingress program by tcx links where the kernel
+// has them (6.6), else by filters of a clsact qdisc.
+func (p *Port) attachTC(o Options) error {
+	for _, h := range hooks {
+		spec, err := h.load()
+		if err != nil {
+			return err
+		}
+		prog, err := p.load(spec, h.prog)
+		if err != nil {
+			return err
+		}
+		err = p.attachHook(h, prog, o.clsact)
+		prog.Close()
+		if err != nil {
+			return fmt.Errorf("attach %s to tc: %w", h.pin, err)
+		}
+	}
+	return nil
+}
+
+func (p *Port) attachHook(h hook, prog *ebpf.Program, clsact bool) error {
+	path := p.dir + "/" + h.pin
+	l, err := link.LoadPinnedLink(path, nil)
+	if err == nil {
+		p.links = append(p.links, l)
+		return l.Update(prog)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("open pinned link: %w", err)
+	}
+	if clsact {
+		return p.attachFilter(h, prog)
+	}
+	l, err = link.AttachTCX(link.TCXOptions{Interface: p.index, Program: prog, Attach: h.attach, Anchor: h.anchor})
+	if errors.Is(err, link.ErrNotSupported) {
+		return p.attachFilter(h, prog)
+	}
+	if err != nil {
+		return err
+	}
+	p.links = append(p.links, l)
+	return l.Pin(path)
+}
+
+// attachFilter adds or replaces our filter of a clsact qdisc.
+func (p *Port) attachFilter(h hook, prog *ebpf.Program) error {
+	err := p.nl.QdiscAdd(clsactOf(p.index))
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add clsact qdisc: %w", err)
+	}
+	err = p.nl.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: p.index,
+			Parent:    h.parent,
+			Handle:    filterHandle,
+			Protocol:  unix.ETH_P_ALL,
+			Priority:  filterPriority,
+		},
+		Fd:           prog.FD(),
+		Name:         h.prog,
+		DirectAction: true,
+	})
+	if err != nil {
+		return fmt.Errorf("add filter: %w", err)
+	}
+	return nil
+}
+
+func clsactOf(index int) netlink.Qdisc {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index,
+		Handle:    netlink.MakeHandle(0xffff, 0),
+		Parent:    netlink.HANDLE_CLSACT,
+	}}
+}
+
+// removeFilters takes our clsact filters off, and the qdisc when it is left empty.
+func removeFilters(nl *netlink.Handle, dev netlink.Link) (removed []string, err error) {
+	qdiscs, err := nl.QdiscList(dev)
+	if err != nil {
+		return nil, fmt.Errorf("list qdiscs: %w", err)
+	}
+	clsact := false
+	for _, q := range qdiscs {
+		clsact = clsact || q.Type() == "clsact"
+	}
+	if !clsact {
+		return nil, nil
+	}
+	others := 0
+	for _, h := range hooks {
+		filters, err := nl.FilterList(dev, h.parent)
+		if err != nil {
+			return removed, fmt.Errorf("list filters: %w", err)
+		}
+		for _, f := range filters {
+			if b, ok := f.(*netlink.BpfFilter); !ok || b.Priority != filterPriority || b.Handle != filterHandle {
+				others++
+				continue
+			}
+			if err := nl.FilterDel(f); err != nil {
+				return removed, fmt.Errorf("remove filter: %w", err)
+			}
+			removed = append(removed, dev.Attrs().Name+" "+h.pin+" filter")
+		}
+	}
+	if len(removed) > 0 && others == 0 {
+		if err := nl.QdiscDel(clsactOf(dev.Attrs().Index)); err != nil {
+			return removed, fmt.Errorf("remove clsact qdisc: %w", err)
+		}
+	}
+	return removed, nil
+}
