@@ -80,7 +80,6 @@ type checker struct {
 	proof   time.Time // the last instant that entitles to a lease
 	counter uint64
 	term    uint64
-	goodbye bool
 }
 
 func (x *checker) fact(what, arg byte) {

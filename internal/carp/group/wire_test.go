@@ -83,6 +83,12 @@ func TestTwoGroupsOnARealWire(t *testing.T) {
 	tap := newTap(t, bn)
 	b := startIn(t, bn, 2, carp.Config{VHID: 7, AdvBase: 1, AdvSkew: 100}, []netip.Prefix{vip4, vip6}, "secret")
 	a := startIn(t, an, 1, carp.Config{VHID: 7, AdvBase: 0, AdvSkew: 25}, []netip.Prefix{vip4, vip6}, "secret")
+	var beside net.PacketConn // what another process on a's host would hear
+	an.Must(func() (err error) {
+		beside, err = Listen("eth0", 7)
+		return err
+	})
+	defer beside.Close()
 	other := startIn(t, bn, 2, carp.Config{VHID: 8, AdvBase: 1}, []netip.Prefix{vip4}, "secret")
 
 	nstest.Eventually(t, 5*time.Second, "a is master and b hears it in both families", func() bool {
@@ -102,11 +108,31 @@ func TestTwoGroupsOnARealWire(t *testing.T) {
 			t.Errorf("%s not joined: %s", group, out)
 		}
 	}
+	if n := pending(t, beside); n != 0 {
+		t.Errorf("%d bytes of what the host sends itself passed the filter", n)
+	}
 	other.stop(t)
 	a.stop(t)
 	nstest.Eventually(t, time.Second, "b took over at the goodbye", func() bool { return b.state() == carp.Master })
 	b.stop(t)
 	checkWithTshark(t, tap.frames())
+}
+
+// pending returns the length of the first frame in the socket's queue.
+func pending(tb testing.TB, c net.PacketConn) int {
+	tb.Helper()
+	sc, err := c.(*conn).SyscallConn()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n := 0
+	err = sc.Control(func(fd uintptr) {
+		n, _, _ = unix.Recvfrom(int(fd), make([]byte, 2048), unix.MSG_DONTWAIT)
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return max(n, 0)
 }
 
 // checkWithTshark lets a foreign dissector read what we sent.
