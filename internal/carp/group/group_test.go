@@ -282,6 +282,31 @@ func TestLostAdverts(t *testing.T) {
 	})
 }
 
+// TestFramesBeforeTheDeadlineCount: after a short stop of the process the
+// deadline has passed and the master's advert lies in the socket. It counts.
+func TestFramesBeforeTheDeadlineCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		late := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		late.stop(t) // only its port and its ways are wanted
+		p := s.plug()
+		r := newReader(p)
+		go r.run()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		before := late.Status().Received
+		late.catchUp(r)
+		synctest.Wait()
+		if got := late.Status().Received - before; got == 0 {
+			t.Error("no advert was taken from the queue")
+		}
+		close(r.stop)
+		p.Close()
+		a.stop(t)
+	})
+}
+
 func TestEqualsAgreeOnTheLowerAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(segment)
