@@ -40,8 +40,8 @@ const (
 type Key struct {
 	vhid      uint8
 	truncated bool
-	send      *hmac
-	accept    []*hmac // one, or both variants where they differ
+	send      *hmacSHA1
+	accept    []*hmacSHA1 // one, or both variants where they differ
 
 	recent [recentLen]signature
 	next   int
@@ -64,7 +64,7 @@ func NewKey(password string, vhid uint8, addrs []netip.Addr, v Variant) *Key {
 	}
 	without := newHMAC(password, appendAddrs([]byte{carpVersion, carpType, vhid}, hashed(addrs, false)...))
 	with := newHMAC(password, appendAddrs([]byte{carpVersion, carpType, vhid}, hashed(addrs, true)...))
-	k.send, k.accept = without, []*hmac{without}
+	k.send, k.accept = without, []*hmacSHA1{without}
 	if !bytes.Equal(without.inner, with.inner) {
 		k.accept = append(k.accept, with)
 		if v == FreeBSD {
@@ -127,14 +127,14 @@ func hashed(addrs []netip.Addr, linkLocal bool) []netip.Addr {
 	return slices.Compact(out)
 }
 
-// hmac is HMAC-SHA1 of a fixed message with a counter at its end, in two
+// hmacSHA1 is HMAC-SHA1 of a fixed message with a counter at its end, in two
 // buffers that are laid out once.
-type hmac struct {
+type hmacSHA1 struct {
 	inner []byte // ipad, message, counter
 	outer []byte // opad, inner digest
 }
 
-func newHMAC(password string, message []byte) *hmac {
+func newHMAC(password string, message []byte) *hmacSHA1 {
 	pad := func(x byte) []byte {
 		b := make([]byte, sha1.BlockSize)
 		copy(b, password)
@@ -143,13 +143,13 @@ func newHMAC(password string, message []byte) *hmac {
 		}
 		return b
 	}
-	return &hmac{
+	return &hmacSHA1{
 		inner: append(append(pad(0x36), message...), make([]byte, 8)...),
 		outer: append(pad(0x5c), make([]byte, sha1.Size)...),
 	}
 }
 
-func (h *hmac) sum(counter uint64) [20]byte {
+func (h *hmacSHA1) sum(counter uint64) [20]byte {
 	binary.BigEndian.PutUint64(h.inner[len(h.inner)-8:], counter)
 	in := sha1.Sum(h.inner)
 	copy(h.outer[sha1.BlockSize:], in[:])

@@ -94,6 +94,7 @@ type Machine struct {
 	down  time.Time // when the master counts as gone
 	heard time.Time // last advert, or when we began to listen
 	his   time.Duration
+	left  bool // the master that we made way for said goodbye
 
 	// MASTER
 	next     time.Time // next advert
@@ -215,6 +216,9 @@ func (m *Machine) timeout(now time.Time) Effects {
 		m.listen(now)
 		return Effects{}
 	}
+	if m.left {
+		return m.become(now, Master, "master said goodbye")
+	}
 	return m.become(now, Master, "master timed out")
 }
 
@@ -256,8 +260,8 @@ func (m *Machine) Stop(now time.Time) Effects {
 // advertises at once; everything else begins in INIT.
 func (m *Machine) Adopt(now time.Time, r Role, term uint64) Effects {
 	m.seen = max(m.seen, term)
-	if m.state != Init || r.State != Master || !now.Before(r.Until) {
-		return Effects{}
+	if m.state != Init || m.stopped || r.State != Master || !now.Before(r.Until) {
+		return m.Tick(now)
 	}
 	m.term = term
 	m.state, m.since, m.reason = Master, now, "adopted from the process before"
@@ -339,7 +343,7 @@ func (m *Machine) become(now time.Time, s State, reason string) Effects {
 
 // listen begins to wait for a master.
 func (m *Machine) listen(now time.Time) {
-	m.heard, m.his = now, m.interval()
+	m.heard, m.his, m.left = now, m.interval(), false
 	m.down = now.Add(MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew))
 }
 

@@ -16,7 +16,7 @@ func (m *Machine) Receive(now time.Time, h Heard) Effects {
 	case Drain:
 		m.listen(now)
 		if h.Goodbye() {
-			m.down = now // and when the drain is over we take it back
+			m.down, m.left = m.drained, true // and then we take it back
 		}
 	}
 	return Effects{}

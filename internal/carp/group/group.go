@@ -120,12 +120,6 @@ func bootClock() time.Time {
 	return carp.BootTime(time.Duration(ts.Nano()))
 }
 
-// frame is one received frame, in a buffer that goes back to the reader.
-type frame struct {
-	b   []byte
-	buf []byte
-}
-
 // Run takes part in the election until ctx ends. Then it leaves in an orderly
 // way, which takes a master the time of the drain, and closes the Conn. It
 // returns early, after a goodbye, if the Conn can no longer be read.

@@ -42,6 +42,15 @@ func TestTheFasterOfThreeBecomesMasterAlone(t *testing.T) {
 		if m := c.Status().Masters; len(m) != 2 {
 			t.Errorf("masters seen: got %v, want one in two families", m)
 		}
+		last := uint64(0) // replay checks want every frame's counter to be new
+		for _, f := range s.frames() {
+			if r, why := carp.ParseFrame(f); why == carp.Accepted {
+				if r.Counter <= last {
+					t.Errorf("counter %d after %d", r.Counter, last)
+				}
+				last = r.Counter
+			}
+		}
 		for _, n := range []*node{c, b, a} {
 			n.stop(t)
 		}
@@ -163,8 +172,10 @@ func TestNeverTwoActWhenAMasterCannotSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(segment)
 		a := start(t, s, 1, carp.Config{AdvBase: 1})
-		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 0})
-		time.Sleep(5500 * time.Millisecond)
+		time.Sleep(3500 * time.Millisecond)
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 0}) // the most impatient there is
+		time.Sleep(2 * time.Second)
+		wantState(t, a, carp.Master)
 		s.set(func() { a.port.fail = errors.New("no buffer space available") })
 		for range 6000 {
 			time.Sleep(time.Millisecond)
@@ -268,6 +279,31 @@ func TestLostAdverts(t *testing.T) {
 		}
 		a.stop(t)
 		b.stop(t)
+	})
+}
+
+// TestFramesBeforeTheDeadlineCount: after a short stop of the process the
+// deadline has passed and the master's advert lies in the socket. It counts.
+func TestFramesBeforeTheDeadlineCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		late := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		late.stop(t) // only its port and its ways are wanted
+		p := s.plug()
+		r := newReader(p)
+		go r.run()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		before := late.Status().Received
+		late.catchUp(r)
+		synctest.Wait()
+		if got := late.Status().Received - before; got == 0 {
+			t.Error("no advert was taken from the queue")
+		}
+		close(r.stop)
+		p.Close()
+		a.stop(t)
 	})
 }
 

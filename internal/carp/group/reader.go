@@ -15,7 +15,7 @@ type reader struct {
 	free   chan *buffer
 	stop   chan struct{} // closed by the receiver when it takes no more
 	done   chan struct{} // closed when run has ended
-	err    error         // why, after done; nil for a Close
+	err    error         // why, after done; nil if it was stopped
 }
 
 // buffer is room for a frame. It travels from free to frames and back.
@@ -44,8 +44,8 @@ func (r *reader) run() {
 		b := <-r.free // there are as many buffers as places: never empty for long
 		n, _, err := r.conn.ReadFrom(b.room[:])
 		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
+		case err != nil && r.stopped():
+			return // of the Close, whatever the conn calls it
 		case errors.Is(err, unix.ENETDOWN):
 			// Told once each time when the interface goes down; the socket
 			// goes on when it is up again.
@@ -61,5 +61,14 @@ func (r *reader) run() {
 		case <-r.stop:
 			return
 		}
+	}
+}
+
+func (r *reader) stopped() bool {
+	select {
+	case <-r.stop:
+		return true
+	default:
+		return false
 	}
 }
