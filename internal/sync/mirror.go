@@ -106,6 +106,7 @@ type Mirror struct {
 	swept        bool // the kernel's own table has been cleaned once
 	takeover     bool // the worker is to become owner of what is known
 	reconcile    string
+	recheckAt    time.Duration
 	flushAt      time.Duration
 	flushPause   time.Duration
 	roles        []GroupRole
@@ -290,7 +291,10 @@ func (m *Mirror) overrun() {
 	defer m.mu.Unlock()
 	m.overruns++
 	if m.own {
-		m.reconcile = "overrun"
+		// The kernel reports the loss before what is still queued, and a lost
+		// delete of something that is queued as new would not be noticed: look
+		// again when the queue has been read.
+		m.reconcile, m.recheckAt = "overrun", m.now()+recheckAfter
 		m.work()
 	}
 }

@@ -182,6 +182,9 @@ func parseRecord(b []byte, f *ct.Flow) (del bool, n int, err error) {
 	}
 	if bits&recNAT != 0 {
 		diff := r.u8()
+		if r.short {
+			return false, 0, errShort
+		}
 		if diff == 0 || diff > 0x0f {
 			return false, 0, fmt.Errorf("reply differs in %#x: %w", diff, errRecord)
 		}
@@ -206,7 +209,7 @@ func parseRecord(b []byte, f *ct.Flow) (del bool, n int, err error) {
 		ws := r.u8()
 		f.TCP.WScaleOrig, f.TCP.WScaleReply = ws>>4, ws&0x0f
 		f.TCP.FlagsOrig, f.TCP.FlagsReply = r.u8(), r.u8()
-		if f.TCP.State > ct.TCPSynSent2 {
+		if !r.short && f.TCP.State > ct.TCPSynSent2 {
 			return false, 0, fmt.Errorf("TCP state %d: %w", f.TCP.State, errRecord)
 		}
 	}

@@ -15,6 +15,8 @@ const (
 	countRate = time.Second      // between looks at the size of the table
 	countMax  = 64 * time.Second // the same while repairs do not help
 	retryDump = time.Second
+
+	recheckAfter = time.Second // an overrun, to reconcile once more
 )
 
 // errRole ends a dump whose result nobody needs any more.
@@ -81,6 +83,9 @@ type task struct {
 
 // due picks the next task and notes that it has begun.
 func (m *Mirror) due(now time.Duration) task {
+	if m.recheckAt != 0 && now >= m.recheckAt {
+		m.recheckAt, m.reconcile = 0, "overrun"
+	}
 	t := task{takeover: m.takeover, reason: m.reconcile}
 	for _, p := range m.peers {
 		if p.serve.due && !p.dropping {
