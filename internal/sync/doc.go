@@ -28,8 +28,8 @@
 // on Resync, and every third of Hold. The owner dumps the kernel's table,
 // queues every flow beside whatever else is pending, and says END when all are
 // acknowledged. The asking node then deletes what the bulk update did not
-// mention and what was the owner's (after its start: any flow of the kernel that
-// peers would mirror). A node that owns nothing answers just that, and nothing
+// mention and what was the owner's (the first time after its start, and after it
+// was an owner: any flow of the kernel that peers would mirror). A node that owns nothing answers just that, and nothing
 // is swept. There is no BEGIN: whatever comes after the request counts as
 // mentioned.
 //
@@ -77,7 +77,8 @@
 // Every frame but the handshake is sealed by a Noise session (NNpsk0, 25519,
 // AES-GCM, BLAKE2s) per peer; the key is the pre-shared one. The node whose name
 // sorts lower begins. A new session lives beside the old one until it has proven
-// itself: by the answer to our fresh key, or by the first data frame. The only
+// itself: by the answer to our fresh key, or by the first data frame. Keys change
+// every hour. The only
 // frame without authentication is "hello", with which the other side asks for a
 // handshake; it starts one, seldom, and ends nothing.
 //

@@ -319,3 +319,24 @@ func TestDeletesOverflowToBulkUpdate(t *testing.T) {
 		}
 	})
 }
+
+func TestKeysChangeWithoutAGap(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		a, b := pair(t, n)
+		defer a.stop()
+		defer b.stop()
+		session := func(x *node) uint32 { x.m.mu.Lock(); defer x.m.mu.Unlock(); return x.m.peers[0].session.local }
+		before := session(a)
+		for i := range 100 {
+			a.table.traffic(tcp(i, ct.TCPEstablished))
+			time.Sleep(40 * time.Second)
+		}
+		waitEqual(t, a, b, time.Second, 100)
+		if session(a) == before {
+			t.Error("after 66 minutes the session is the same")
+		}
+		if s := b.status(); s.Resyncs["start"] != 1 || !s.InSync {
+			t.Errorf("after new keys: in sync %v, resyncs %v, want one start", s.InSync, s.Resyncs)
+		}
+	})
+}

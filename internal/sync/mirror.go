@@ -103,7 +103,7 @@ type Mirror struct {
 	own          bool
 	ownSince     time.Duration
 	complete     bool // our table has been that of an owner since we own nothing
-	swept        bool // the kernel's own table has been cleaned once
+	swept        bool // the kernel's own table holds nothing that the shadow does not know of
 	takeover     bool // the worker is to become owner of what is known
 	reconcile    string
 	recheckAt    time.Duration
@@ -224,7 +224,9 @@ func (m *Mirror) Own(own bool) {
 	if own {
 		m.ownSince, m.complete, m.swept = now, true, true
 	} else {
-		m.complete, m.reconcile = false, ""
+		// What changes from here on is no event any more, so the repair looks
+		// at the kernel's table, too.
+		m.complete, m.swept, m.reconcile = false, false, ""
 	}
 	for _, p := range m.peers {
 		p.everUp, p.suspect = false, false

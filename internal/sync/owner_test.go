@@ -18,7 +18,8 @@ func TestHandoverAndBack(t *testing.T) {
 		for range 2 {
 			b.m.Own(true)
 			a.m.Own(false)
-			a.table.flush() // an address goes, masquerade entries with it
+			a.table.flush()          // an address goes, masquerade entries with it
+			a.table.traffic(udp(99)) // a frame in flight, while it drains
 			b.table.traffic(udp(500))
 			waitEqual(t, b, a, 3*time.Second, 301)
 			wait(t, time.Second, "demotion 0", func() bool { return a.demotion() == 0 && b.demotion() == 0 })

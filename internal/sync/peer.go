@@ -10,6 +10,7 @@ import (
 const (
 	beatEvery   = 100 * time.Millisecond
 	lostAfter   = time.Second
+	rekeyEvery  = time.Hour              // a new session, with new keys
 	coalesce    = 500 * time.Microsecond // between frames that are not full
 	maxPending  = 4                      // handshakes we have answered and not seen used
 	pokedPause  = 500 * time.Millisecond // between handshakes that hints may start
@@ -32,6 +33,7 @@ type peer struct {
 	session     *Session
 	unproven    []*Session // answered, no data frame yet
 	lastHeard   time.Duration
+	established time.Duration // when the session began
 	lost        time.Duration // since when there is no session
 	handshake   *initiation
 	handshakeAt time.Duration // when to try next
@@ -287,7 +289,7 @@ func (p *peer) establish(s *Session, now time.Duration) {
 	same := p.session != nil && p.peerBootOf == s.boot
 	p.session, p.unproven, p.rehandshake = s, nil, false
 	p.handshake, p.backoff = nil, handshakeMin
-	p.lastHeard, p.beatAt, p.ackDue, p.lost = now, 0, false, 0
+	p.established, p.lastHeard, p.beatAt, p.ackDue, p.lost = now, now, 0, false, 0
 	for p.flight.n > 0 {
 		p.requeue(now)
 	}

@@ -86,6 +86,10 @@ func (p *peer) next(now time.Duration) output {
 		return output{again: true}
 	}
 	p.expire(now)
+	if p.initiator && now-p.established >= rekeyEvery && p.handshake == nil && !p.rehandshake {
+		p.rehandshake, p.handshakeAt, p.backoff = true, now, handshakeMin
+		return output{again: true}
+	}
 
 	b := append(p.plain[:0], p.flags())
 	if now >= p.beatAt {
