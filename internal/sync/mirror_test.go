@@ -1,0 +1,53 @@
+package sync
+
+import (
+	"testing"
+	"time"
+
+	"github.com/xcarp/xcarp/internal/ct"
+)
+
+func TestBulkOnJoin(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		a := start(t, n, "a", newMemTable())
+		defer a.stop()
+		a.m.Own(true)
+		a.table.traffic(many(1000)...)
+		time.Sleep(10 * time.Second)
+		stale := newMemTable()
+		stale.traffic(udp(1), tcp(5000, ct.TCPEstablished)) // from a former life
+		b := start(t, n, "b", stale)
+		defer b.stop()
+		waitEqual(t, a, b, 2*time.Second, 1000)
+		wait(t, time.Second, "demotion 0", func() bool { return b.demotion() == 0 })
+		if got := b.demotions(); got[0] != 240 || len(got) != 2 {
+			t.Errorf("demotions of b: got %v, want [240 0]", got)
+		}
+		if got := a.demotion(); got != 0 {
+			t.Errorf("demotion of the owner: got %d, want 0", got)
+		}
+	})
+}
+
+func TestEventsArrive(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		a, b := pair(t, n)
+		defer a.stop()
+		defer b.stop()
+		a.table.traffic(tcp(1, ct.TCPSynSent))
+		time.Sleep(50 * time.Millisecond)
+		if got := len(b.table.all()); got != 0 {
+			t.Fatalf("flows on b after a SYN: got %d, want 0", got)
+		}
+		a.table.traffic(tcp(1, ct.TCPSynRecv), udp(2))
+		waitEqual(t, a, b, 10*time.Millisecond, 2)
+		a.table.traffic(tcp(1, ct.TCPEstablished))
+		waitEqual(t, a, b, 10*time.Millisecond, 2)
+		a.table.end(tcp(1, 0).Orig)
+		waitEqual(t, a, b, 10*time.Millisecond, 1)
+		f := b.table.all()[udp(2).Orig]
+		if f.Timeout < 590*time.Second {
+			t.Errorf("timeout of the copy: got %v, want about %v", f.Timeout, DefaultHold)
+		}
+	})
+}
