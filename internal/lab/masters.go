@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,7 +34,7 @@ func (m Masters) Count() int { return max(len(m.MACs), len(m.Repliers)) }
 // Masters asks for the shared LAN address by ARP, from the client, and watches
 // the client's interface and the ports of both routers for answers.
 func (n *Net) Masters(ctx context.Context) (Masters, error) {
-	m := Masters{Requests: arpRequests}
+	m := Masters{Requests: arpRequests, MACs: []string{}, Repliers: []string{}}
 	dev, err := n.Client.h.LinkByName("eth0")
 	if err != nil {
 		return m, fmt.Errorf("find eth0 of the client: %w", err)
@@ -49,7 +50,9 @@ func (n *Net) Masters(ctx context.Context) (Masters, error) {
 	taps := map[string]int{}
 	for _, r := range n.Routers() {
 		port := n.sw.ports[portKey{r.Name, "lan"}]
-		tap, err := packetSocket(n.sw.ns.Do, port.Attrs().Index, unix.ETH_P_ARP, nil)
+		// A bridge takes the frames of its ports before sockets of one protocol
+		// see them; only ETH_P_ALL comes first.
+		tap, err := packetSocket(n.sw.ns.Do, port.Attrs().Index, unix.ETH_P_ALL, arpFilter)
 		if err != nil {
 			return m, err
 		}
@@ -87,6 +90,27 @@ func (n *Net) Masters(ctx context.Context) (Masters, error) {
 		}
 	}
 	return m, nil
+}
+
+// arpFilter lets ARP through.
+var arpFilter = assemble([]bpf.Instruction{
+	bpf.LoadAbsolute{Off: 12, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_ARP, SkipFalse: 1},
+	bpf.RetConstant{Val: 128},
+	bpf.RetConstant{Val: 0},
+})
+
+// assemble turns a fixed program into what the kernel takes.
+func assemble(program []bpf.Instruction) []unix.SockFilter {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		panic(err) // the program is a constant
+	}
+	var filter []unix.SockFilter
+	for _, i := range raw {
+		filter = append(filter, unix.SockFilter{Code: i.Op, Jt: i.Jt, Jf: i.Jf, K: i.K})
+	}
+	return filter
 }
 
 // packetSocket opens an AF_PACKET socket on an interface. Reads do not block.

@@ -15,7 +15,7 @@ type Resets struct {
 
 // rst is a filter that lets IPv4 and IPv6 TCP segments with RST through. An
 // IPv6 header with extensions is not followed: nothing in the lab sends one.
-var rst = []bpf.Instruction{
+var rst = assemble([]bpf.Instruction{
 	0:  bpf.LoadAbsolute{Off: 12, Size: 2},
 	1:  bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 0, SkipFalse: 5},
 	2:  bpf.LoadAbsolute{Off: 14 + 9, Size: 1},
@@ -30,18 +30,10 @@ var rst = []bpf.Instruction{
 	11: bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: 0x04, SkipTrue: 1},
 	12: bpf.RetConstant{Val: 128},
 	13: bpf.RetConstant{Val: 0},
-}
+})
 
 // WatchResets starts counting. Close it.
 func (n *Net) WatchResets() (*Resets, error) {
-	raw, err := bpf.Assemble(rst)
-	if err != nil {
-		return nil, fmt.Errorf("assemble the filter for resets: %w", err)
-	}
-	var filter []unix.SockFilter
-	for _, i := range raw {
-		filter = append(filter, unix.SockFilter{Code: i.Op, Jt: i.Jt, Jf: i.Jf, K: i.K})
-	}
 	r := &Resets{}
 	for _, node := range []*Node{n.Client, n.Server} {
 		dev, err := node.h.LinkByName("eth0")
@@ -49,7 +41,7 @@ func (n *Net) WatchResets() (*Resets, error) {
 			r.Close()
 			return nil, fmt.Errorf("find eth0 of %s: %w", node.Name, err)
 		}
-		fd, err := packetSocket(node.NS.Do, dev.Attrs().Index, unix.ETH_P_ALL, filter)
+		fd, err := packetSocket(node.NS.Do, dev.Attrs().Index, unix.ETH_P_ALL, rst)
 		if err != nil {
 			r.Close()
 			return nil, fmt.Errorf("watch %s for resets: %w", node.Name, err)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -232,7 +233,7 @@ func logTime(s string) (time.Time, bool) {
 		}
 	}
 	if f, err := strconv.ParseFloat(s, 64); err == nil && f > 1e9 {
-		return time.Unix(0, int64(f*1e9)), true
+		return time.UnixMicro(int64(math.Round(f * 1e6))), true // no float has more
 	}
 	return time.Time{}, false
 }
