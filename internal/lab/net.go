@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -34,8 +33,9 @@ type Net struct {
 	Client *Node
 	Server *Node
 
-	sw    *Switch
-	epoch time.Time
+	sw      *Switch
+	epoch   time.Time
+	mounted bool // the BPF file system, by us
 }
 
 // ruleset is the routers' nft ruleset.
@@ -158,7 +158,7 @@ func (n *Net) Close() error {
 		errs = append(errs, n.sw.close())
 		n.sw = nil
 	}
-	errs = append(errs, removePins(n.ID))
+	errs = append(errs, removePins(n.ID), n.unmountBPF())
 	if n.Dir != "" {
 		errs = append(errs, os.RemoveAll(n.Dir))
 	}
@@ -280,27 +280,4 @@ func attachPass(netlink.Link) error { return nil }
 func (s *Switch) close() error {
 	s.h.Close()
 	return s.ns.Close()
-}
-
-// pinRoot is the BPF file system.
-const pinRoot = "/sys/fs/bpf"
-
-// pinPrefix begins the name of a node's pin directory; lab id and node follow.
-const pinPrefix = "xcarp-lab-"
-
-// PinDir is where the daemon of a node pins its programs and maps.
-func (n *Node) PinDir() string { return filepath.Join(pinRoot, pinPrefix+n.lab.ID+"-"+n.Name) }
-
-// removePins removes the pin directories of a lab, and with the pins the
-// programs from interfaces that still exist.
-func removePins(id string) error {
-	dirs, err := filepath.Glob(filepath.Join(pinRoot, pinPrefix+id+"-*"))
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, d := range dirs {
-		errs = append(errs, os.RemoveAll(d))
-	}
-	return errors.Join(errs...)
 }

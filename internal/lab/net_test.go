@@ -40,7 +40,7 @@ func TestMastersCountsWhoAnswers(t *testing.T) {
 		{"two routers with the same MAC", []*Node{n.A, n.B}, []string{"fw-a", "fw-b"}},
 	} {
 		for _, r := range step.nodes {
-			if err := take(r, true); err != nil {
+			if err := take(r); err != nil {
 				t.Fatal(err)
 			}
 		}

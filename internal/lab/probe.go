@@ -19,7 +19,6 @@ const (
 
 	probePort  = 7 // echo, RFC 862
 	probeLimit = 5 * time.Minute
-	probeNice  = -15 // the probe is a few microseconds each time; the load is not
 )
 
 // Probe sends numbered UDP requests from the client through the pair to the
@@ -78,10 +77,14 @@ func udpSocket() (int, error) {
 	return fd, nil
 }
 
-// ownThread keeps the goroutine on a thread that is preferred to the load.
+// ownThread keeps the goroutine on a thread that is preferred to the load: it
+// works for a few microseconds at a time, and a late probe measures the rig. Where
+// real-time threads are not allowed, RigStall shows it.
 func ownThread() {
 	runtime.LockOSThread() // for good: the thread's priority must not leak
-	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), probeNice)
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1,
+	}, 0)
 }
 
 // send sends on an absolute schedule: being late once does not shift the rest.

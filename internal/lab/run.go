@@ -278,7 +278,9 @@ func (r *run) observe(ctx context.Context) error {
 	loss := MeasureLoss(r.prb.Shots(r.fault-baseline/2, end), end)
 	r.res.ProbesSent, r.res.ProbesLost = loss.Sent, loss.Lost
 	r.res.BlackoutMS, r.res.PathRecovered = ms(loss.Blackout), !loss.Open
-	r.res.RigStallMS = ms(loss.RigStall)
+	// A stall far from the blackout's edges does not change it.
+	near := r.prb.Shots(r.fault-answerGrace, max(r.fault, loss.From+loss.Blackout)+answerGrace)
+	r.res.RigStallMS = ms(MeasureLoss(near, end).RigStall)
 	if loss.Blackout > 0 {
 		r.res.BlackoutFromMS = ms(loss.From - r.fault)
 	}

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,12 +32,13 @@ func measure(t *testing.T, silence time.Duration, opt Options) Result {
 	t.Helper()
 	nstest.RequireRoot(t)
 	nstest.RequireProgram(t, "nft")
-	s := &standin{silence: silence}
-	sys := s.system(t)
+	t.Setenv(standinEnv, silence.String())
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	opt.Progress = t.Logf
-	opt.Hold = func(context.Context, *Net) error { s.end(); return nil }
-	res, err := Measure(t.Context(), sys, opt)
-	s.end()
+	res, err := Measure(t.Context(), XCarp(self, true), opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,4 +100,56 @@ func TestCrashOfStatelessRoutersKeepsTheDownload(t *testing.T) {
 	if f := res.Failback; !f.TCPAlive || f.FlowsAlive != f.FlowsTried || f.BytesBefore < failbackBytes/2 {
 		t.Errorf("failback: got %+v, want the download and all flows alive", f)
 	}
+}
+
+func TestAKilledDaemonIsRestarted(t *testing.T) {
+	// The stand-in's addresses outlive it, so nobody notices.
+	res := measure(t, 2*time.Second, Options{Fault: Kill9})
+	if !res.TCP.Survived || res.MovedMS != 0 || !res.Failback.Done {
+		t.Errorf("got %+v, want survived and no move", res)
+	}
+	near(t, "blackout_ms", res.BlackoutMS, 0, 50+res.RigStallMS)
+}
+
+func TestAHungDaemonLeavesTwoMasters(t *testing.T) {
+	// Which is what xcarp is there to prevent, and what the lab must see.
+	res := measure(t, 300*time.Millisecond, Options{Fault: Sigstop, prepare: plain})
+	if res.MastersAfter != 2 || res.MovedMS == 0 {
+		t.Errorf("got masters %+v, moved after %.0f ms, want two masters", res.Masters, res.MovedMS)
+	}
+	if len(res.Transitions) < 2 || res.Transitions[0].Node != "fw-b" || res.Transitions[0].To != string(Master) {
+		t.Errorf("transitions: got %+v, want fw-b MASTER first", res.Transitions)
+	}
+}
+
+func TestAStoppedAndAPoweredOffRouterComeBack(t *testing.T) {
+	for _, f := range []Fault{Stop, Poweroff} {
+		t.Run(string(f), func(t *testing.T) {
+			res := measure(t, 200*time.Millisecond, Options{Fault: f, prepare: plain})
+			near(t, "blackout_ms", res.BlackoutMS, 180, 400+res.RigStallMS)
+			if !res.TCP.Survived || !res.Failback.Done || !res.Failback.TCPAlive {
+				t.Errorf("got %+v, want survived and back", res)
+			}
+		})
+	}
+}
+
+func TestNothingIsLeftOfAnInterruptedRun(t *testing.T) {
+	nstest.RequireRoot(t)
+	nstest.RequireProgram(t, "nft")
+	t.Setenv(standinEnv, "200ms")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err = Measure(ctx, XCarp(self, true), Options{Fault: Crash, Progress: func(format string, _ ...any) {
+		if format == "%s of fw-a" { // just before the fault
+			cancel()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the interruption", err)
+	}
+	noLeftovers(t)
 }

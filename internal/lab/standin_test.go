@@ -1,14 +1,18 @@
 package lab
 
 import (
-	"context"
+	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"sync"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,69 +20,169 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// standinEnv makes the test program stand in for xcarp; its value is how long
+// fw-b waits in silence.
+const standinEnv = "XLAB_STANDIN"
+
+// TestMain lets the test program be the daemon, too.
+func TestMain(m *testing.M) {
+	if silence := os.Getenv(standinEnv); silence != "" && len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "keygen", "run", "show":
+			if err := standin(silence, os.Args[1], os.Args[2:]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}
+	runtime.GOMAXPROCS(max(8, runtime.NumCPU())) // as the command does
+	os.Exit(m.Run())
+}
+
 // standin is a pair made of plain kernel means. fw-a is always MASTER and sends
 // heartbeats over the sync cable; fw-b takes the shared addresses and MACs when
 // it has heard none for a time, and gives them up when it hears one again. It
 // mirrors no state.
-type standin struct {
-	silence time.Duration
-
-	mu     sync.Mutex
-	active bool // fw-b
-	beat   time.Time
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
+func standin(silence, command string, args []string) error {
+	fs := flag.NewFlagSet(command, flag.ContinueOnError)
+	config, runDir := fs.String("config", "", ""), fs.String("run-dir", "", "")
+	fs.String("state-dir", "", "")
+	fs.String("pin-dir", "", "")
+	fs.String("o", "", "")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	stateFile := filepath.Join(*runDir, "state.json")
+	switch command {
+	case "keygen":
+		fmt.Println("c3RhbmQtaW4ga2V5LCBvZiAzMiBieXRlcyBleGFjdGx5IQ==")
+		return nil
+	case "show":
+		b, err := os.ReadFile(stateFile)
+		os.Stdout.Write(b)
+		return err
+	}
+	limit, err := time.ParseDuration(silence)
+	if err != nil {
+		return err
+	}
+	yaml, err := os.ReadFile(*config)
+	if err != nil {
+		return err
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	d := &standinDaemon{router: router{h, func(f func() error) error { return f() }}, file: stateFile}
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	if strings.Contains(string(yaml), "node: fw-a\n") {
+		return d.beat(term)
+	}
+	return d.listen(term, limit)
 }
 
-// shared is what the active router holds: by interface, MAC and addresses.
-var shared = []struct {
-	dev   string
-	mac   net.HardwareAddr
-	v4    string
-	v6    string
-	plain net.HardwareAddr // of an inactive router; its node number is filled in
-}{
-	{"eth0", net.HardwareAddr{0, 0, 0x5e, 0, 1, 1}, SharedWAN, "2001:db8:1::1", net.HardwareAddr{2, 0, 0, 0, 1, 0}},
-	{"eth1", net.HardwareAddr{0, 0, 0x5e, 0, 1, 2}, SharedLAN, "fd00:1::1", net.HardwareAddr{2, 0, 0, 0, 2, 0}},
+type standinDaemon struct {
+	router
+	file string
+	role Role
 }
 
-// system returns the stand-in and ends it with the test.
-func (s *standin) system(tb testing.TB) System {
-	tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	s.stop = cancel
-	return System{
-		Name: "standin",
-		Prepare: func(_ context.Context, n *Net) error {
-			if err := take(n.A, true); err != nil {
-				return err
-			}
-			s.beat = time.Now()
-			return s.watch(ctx, n)
-		},
-		Start: func(_ context.Context, r *Node) error {
-			return r.Start(exec.Command("sleep", "300"))
-		},
-		Status: func(_ context.Context, r *Node) (Status, error) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			role := Master
-			if r.Name == "fw-b" && !s.active {
-				role = Backup
-			}
-			return Status{Groups: map[string]Role{"wan": role, "lan": role}, InSync: true, XDPMode: "none"}, nil
-		},
+// become changes the role: addresses, log, what show prints.
+func (d *standinDaemon) become(r Role) error {
+	if err := d.take(r == Master); err != nil {
+		return err
+	}
+	for vhid := range 2 {
+		line, _ := json.Marshal(map[string]any{
+			"ts": float64(time.Now().UnixMicro()) / 1e6, "msg": "state", "vhid": vhid + 1, "from": d.role, "to": r, "reason": "stand-in",
+		})
+		fmt.Println(string(line))
+	}
+	d.role = r
+	state := fmt.Sprintf(`{"groups":[{"name":"wan","state":"%[1]s","xdp_mode":"none"},{"name":"lan","state":"%[1]s","xdp_mode":"none"}],"sync":[{"in_sync":true}]}`, r)
+	if err := os.WriteFile(d.file+".new", []byte(state), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(d.file+".new", d.file)
+}
+
+// beat is fw-a. 4112 is the port that the ruleset lets in.
+func (d *standinDaemon) beat(term <-chan os.Signal) error {
+	if err := d.become(Master); err != nil {
+		return err
+	}
+	c, err := net.Dial("udp4", "172.30.0.2:4112")
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	for i := 0; ; i++ {
+		if _, err := c.Write([]byte{1}); err == nil && i%10 == 0 {
+			_ = d.announce() // so that the switch finds fw-a again after a cut
+		}
+		select {
+		case <-term:
+			return d.take(false)
+		case <-tick.C:
+		}
 	}
 }
 
-// end stops the stand-in and waits for it. The lab must still stand.
-func (s *standin) end() {
-	s.stop()
-	s.wg.Wait()
+// listen is fw-b.
+func (d *standinDaemon) listen(term <-chan os.Signal, silence time.Duration) error {
+	if err := d.become(Backup); err != nil {
+		return err
+	}
+	c, err := net.ListenPacket("udp4", "172.30.0.2:4112")
+	if err != nil {
+		return err
+	}
+	last := time.Now()
+	for buf := make([]byte, 8); ; {
+		select {
+		case <-term:
+			return d.take(false)
+		default:
+		}
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if _, _, err := c.ReadFrom(buf); err == nil {
+			last = time.Now()
+		}
+		want := Backup
+		if time.Since(last) > silence {
+			want = Master
+		}
+		if want != d.role {
+			if err := d.become(want); err != nil {
+				return err
+			}
+		}
+	}
 }
 
-// take gives a router the shared addresses and MACs, or takes them away.
-func take(r *Node, on bool) error {
+// router is where addresses are taken: a lab's node, or where the process is.
+type router struct {
+	h  *netlink.Handle
+	do func(func() error) error
+}
+
+// take gives a node the shared addresses and MACs.
+func take(n *Node) error { return router{n.h, n.NS.Do}.take(true) }
+
+// shared is what the active router holds.
+var shared = []struct {
+	dev, v4, v6 string
+	mac         net.HardwareAddr
+}{
+	{"eth0", SharedWAN, "2001:db8:1::1", net.HardwareAddr{0, 0, 0x5e, 0, 1, 1}},
+	{"eth1", SharedLAN, "fd00:1::1", net.HardwareAddr{0, 0, 0x5e, 0, 1, 2}},
+}
+
+// take gives the router the shared addresses and MACs, or takes them away.
+func (r router) take(on bool) error {
 	for _, sh := range shared {
 		l, err := r.h.LinkByName(sh.dev)
 		if err != nil {
@@ -86,42 +190,41 @@ func take(r *Node, on bool) error {
 		}
 		mac := sh.mac
 		if !on {
-			mac = append(net.HardwareAddr(nil), sh.plain...)
-			mac[5] = r.Name[3]
+			mac = net.HardwareAddr{2, 0, 0, 0, byte(l.Attrs().Index), byte(os.Getpid())}
 		}
 		if err := r.h.LinkSetHardwareAddr(l, mac); err != nil {
 			return err
 		}
-		for cidr, change := range map[string]func(netlink.Link, *netlink.Addr) error{
-			sh.v4 + "/24": r.h.AddrDel, sh.v6 + "/64": r.h.AddrDel,
-		} {
+		for _, cidr := range []string{sh.v4 + "/24", sh.v6 + "/64"} {
 			a, err := netlink.ParseAddr(cidr)
 			if err != nil {
 				return err
 			}
 			if on {
 				a.Flags |= unix.IFA_F_NODAD
-				change = r.h.AddrReplace
+				err = r.h.AddrReplace(l, a)
+			} else if err = r.h.AddrDel(l, a); errors.Is(err, unix.EADDRNOTAVAIL) {
+				err = nil
 			}
-			if err := change(l, a); err != nil && (on || !errors.Is(err, unix.EADDRNOTAVAIL)) {
-				return fmt.Errorf("%s of %s: %w", cidr, r.Name, err)
+			if err != nil {
+				return fmt.Errorf("%s on %s: %w", cidr, sh.dev, err)
 			}
 		}
 	}
-	if on {
-		return announce(r)
+	if !on {
+		return nil
 	}
-	return nil
+	return r.announce()
 }
 
 // announce sends a gratuitous ARP request for each shared address.
-func announce(r *Node) error {
+func (r router) announce() error {
 	for _, sh := range shared {
 		l, err := r.h.LinkByName(sh.dev)
 		if err != nil {
 			return err
 		}
-		fd, err := packetSocket(r.NS.Do, l.Attrs().Index, 0, nil)
+		fd, err := packetSocket(r.do, l.Attrs().Index, 0, nil)
 		if err != nil {
 			return err
 		}
@@ -131,56 +234,6 @@ func announce(r *Node) error {
 			return err
 		}
 	}
-	return nil
-}
-
-// watch runs the heartbeat.
-func (s *standin) watch(ctx context.Context, n *Net) error {
-	var in, out net.PacketConn
-	err := n.B.NS.Do(func() (err error) {
-		in, err = net.ListenPacket("udp4", "172.30.0.2:4112") // the port that the ruleset lets in
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	err = n.A.NS.Do(func() (err error) {
-		out, err = net.ListenPacket("udp4", "172.30.0.1:0")
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("172.30.0.2:4112"))
-	a, b := n.A, n.B // Close forgets them
-	s.wg.Go(func() {
-		defer out.Close()
-		for i := 0; ; i++ {
-			if _, err := out.WriteTo([]byte{1}, to); err == nil && i%10 == 0 {
-				_ = announce(a) // so that the switch finds fw-a again after a cut
-			}
-			if wait(ctx, 10*time.Millisecond) != nil {
-				return
-			}
-		}
-	})
-	s.wg.Go(func() {
-		defer in.Close()
-		buf := make([]byte, 8)
-		for ctx.Err() == nil {
-			_ = in.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-			_, _, err := in.ReadFrom(buf)
-			s.mu.Lock()
-			if err == nil {
-				s.beat = time.Now()
-			}
-			active := time.Since(s.beat) > s.silence
-			if active != s.active && ctx.Err() == nil && take(b, active) == nil {
-				s.active = active
-			}
-			s.mu.Unlock()
-		}
-	})
 	return nil
 }
 

@@ -15,8 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // XCarp returns the system xcarp, run by a program.
@@ -24,7 +22,6 @@ func XCarp(program string, sync bool) System {
 	x := xcarp{program: program, sync: sync}
 	return System{
 		Name:        "xcarp",
-		Check:       x.check,
 		Prepare:     x.prepare,
 		Start:       x.start,
 		Status:      x.status,
@@ -55,14 +52,6 @@ type xcarp struct {
 	sync    bool
 }
 
-func (x xcarp) check() error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(pinRoot, &st); err != nil || st.Type != unix.BPF_FS_MAGIC {
-		return fmt.Errorf("%s is no BPF file system: mount -t bpf bpf %s", pinRoot, pinRoot)
-	}
-	return nil
-}
-
 // xcarpConfig is the operator's file; it differs only in node. %[1]s node,
 // %[2]s key file, %[3]s the sync line.
 const xcarpConfig = `node: %[1]s
@@ -78,6 +67,9 @@ bundle: [wan, lan]
 const xcarpSync = "sync: {dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}\n"
 
 func (x xcarp) prepare(ctx context.Context, n *Net) error {
+	if err := n.mountBPF(); err != nil {
+		return err
+	}
 	key, err := exec.CommandContext(ctx, x.program, "keygen").Output()
 	if err != nil {
 		return fmt.Errorf("make a key with %s keygen: %w", x.program, withStderr(err))
