@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -205,7 +206,7 @@ func (p *progress) step(format string, args ...any) {
 	}
 	p.end()
 	text := fmt.Sprintf(format, args...)
-	fmt.Fprintf(p.w, "  %s %s ", text, strings.Repeat(".", max(3, 70-len(text))))
+	fmt.Fprintf(p.w, "  %s %s ", text, strings.Repeat(".", max(3, 70-utf8.RuneCountInString(text))))
 	p.begun = time.Now()
 }
 

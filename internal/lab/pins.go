@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,8 +52,14 @@ func (n *Net) unmountBPF() error {
 	if !n.mounted {
 		return nil
 	}
-	if used, err := os.ReadDir(pinRoot); err != nil || len(used) > 0 {
+	entries, err := os.ReadDir(pinRoot)
+	if err != nil {
 		return err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".debug") { // maps.debug, progs.debug: the kernel's own
+			return nil
+		}
 	}
 	if err := unix.Unmount(pinRoot, 0); err != nil && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("unmount %s: %w", pinRoot, err)

@@ -200,7 +200,7 @@ func (r *run) load(ctx context.Context) (err error) {
 
 // cutOff makes the fault.
 func (r *run) cutOff(context.Context) (err error) {
-	r.Progress("%s of fw-a", r.Fault)
+	r.Progress("fault: %s of fw-a", r.Fault)
 	r.fault, r.faultDone, err = r.cut.Do()
 	r.res.FaultTookMS = ms(r.faultDone - r.fault)
 	return err

@@ -144,7 +144,7 @@ func TestNothingIsLeftOfAnInterruptedRun(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err = Measure(ctx, XCarp(self, true), Options{Fault: Crash, Progress: func(format string, _ ...any) {
-		if format == "%s of fw-a" { // just before the fault
+		if format == "fault: %s of fw-a" { // just before the fault
 			cancel()
 		}
 	}})

@@ -29,11 +29,15 @@ func XCarp(program string, sync bool) System {
 	}
 }
 
-// FindXCarp returns the path of the xcarp program: the one named, the one beside
-// this program, or the one in PATH.
+// FindXCarp returns the absolute path of the xcarp program: the one named, the
+// one beside this program, or the one in PATH.
 func FindXCarp(named string) (string, error) {
 	if named != "" {
-		return exec.LookPath(named)
+		p, err := exec.LookPath(named)
+		if err != nil {
+			return "", fmt.Errorf("find the xcarp program: %w", err)
+		}
+		return filepath.Abs(p) // daemons run in directories of their own
 	}
 	if self, err := os.Executable(); err == nil {
 		if p, err := exec.LookPath(filepath.Join(filepath.Dir(self), "xcarp")); err == nil {
@@ -44,7 +48,7 @@ func FindXCarp(named string) (string, error) {
 	if err != nil {
 		return "", errors.New("xcarp is neither beside xcarp-lab nor in PATH: make build, or name it with --xcarp PATH")
 	}
-	return p, nil
+	return filepath.Abs(p)
 }
 
 type xcarp struct {
