@@ -219,15 +219,17 @@ func (p *progress) end() {
 }
 
 // hold keeps the lab until the context ends.
-func hold(w io.Writer, show *progress) func(context.Context, *lab.Net) error {
-	return func(ctx context.Context, n *lab.Net) error {
+func hold(w io.Writer, show *progress) func(context.Context, *lab.Net, error) {
+	return func(ctx context.Context, n *lab.Net, err error) {
 		show.end()
+		if err != nil {
+			fmt.Fprintln(w, err)
+		}
 		fmt.Fprintf(w, "the lab is kept; in another terminal:\n")
 		for _, r := range n.Routers() {
 			fmt.Fprintf(w, "  nsenter --net=/run/netns/%s    log %s, run-dir %s/run\n", r.NS.Name, r.LogFile(), r.Dir)
 		}
 		fmt.Fprintf(w, "  nsenter --net=/run/netns/%s\n  nsenter --net=/run/netns/%s\nCtrl-C takes it down\n", n.Client.NS.Name, n.Server.NS.Name)
 		<-ctx.Done()
-		return nil
 	}
 }

@@ -31,8 +31,9 @@ type Options struct {
 
 	// Progress is told what is being done. Optional.
 	Progress func(format string, args ...any)
-	// Hold is called after the measurement while the lab still stands. Optional.
-	Hold func(context.Context, *Net) error
+	// Hold is called when the measurement is done, or failed with an error, while
+	// the lab still stands. Optional.
+	Hold func(context.Context, *Net, error)
 
 	prepare func(context.Context, *Net) error // tests change the lab here
 }
@@ -79,14 +80,14 @@ func Measure(ctx context.Context, sys System, opt Options) (res Result, err erro
 	for _, step := range []func(context.Context) error{
 		r.build, r.load, r.cutOff, r.observe, r.heal, r.finish,
 	} {
-		if err := step(ctx); err != nil {
-			return r.res, err
+		if err = step(ctx); err != nil {
+			break
 		}
 	}
-	if opt.Hold != nil {
-		return r.res, opt.Hold(ctx, r.net)
+	if opt.Hold != nil && r.net != nil && ctx.Err() == nil {
+		opt.Hold(ctx, r.net, err)
 	}
-	return r.res, nil
+	return r.res, err
 }
 
 // build makes the lab and waits until the pair stands as it should.
@@ -109,12 +110,13 @@ func (r *run) build(ctx context.Context) (err error) {
 		}
 	}
 	r.Progress("waiting for fw-a MASTER, fw-b BACKUP, in sync")
+	began := time.Now()
 	ok, why, err := r.await(ctx, readyLimit, Master, Backup)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return fmt.Errorf("the pair was not ready within %v: %s", readyLimit, why)
+		return fmt.Errorf("the pair is not ready after %v: %s", time.Since(began).Round(time.Millisecond), why)
 	}
 	return nil
 }
@@ -153,6 +155,11 @@ func (r *run) await(ctx context.Context, limit time.Duration, a, b Role) (ok boo
 		}
 		if time.Now().After(deadline) {
 			return false, why, nil
+		}
+		for _, n := range r.net.Routers() {
+			if !n.running() && r.fault == 0 {
+				return false, why, nil // it will not come by itself
+			}
 		}
 		if err := wait(ctx, pollInterval); err != nil {
 			return false, why, err
@@ -195,7 +202,11 @@ func (r *run) load(ctx context.Context) (err error) {
 	if r.dl.Got() == 0 {
 		return errors.New("the download did not start before any fault: the pair does not forward TCP")
 	}
-	return nil
+	ok, why, err := r.await(ctx, 0, Master, Backup)
+	if err == nil && !ok {
+		err = fmt.Errorf("the pair left its roles before any fault: %s", why)
+	}
+	return err
 }
 
 // cutOff makes the fault.
