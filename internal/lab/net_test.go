@@ -1,9 +1,12 @@
 package lab
 
 import (
+	"errors"
+	"net"
 	"os/exec"
 	"slices"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -166,5 +169,41 @@ func TestSweepTakesOnlyWhatTheDeadLeft(t *testing.T) {
 	}
 	if _, err := n.Client.NS.Run(t.Context(), "true"); err != nil {
 		t.Errorf("the living lab was hurt: %v", err)
+	}
+}
+
+func TestResetsAreCountedOnBothWires(t *testing.T) {
+	n := newLab(t)
+	if err := take(n.A); err != nil {
+		t.Fatal(err)
+	}
+	r, err := n.WatchResets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	flows, err := n.OpenFlows(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alive := flows.Check(); alive != flows.Tried {
+		t.Errorf("flows alive: got %d, want %d", alive, flows.Tried)
+	}
+	if got := r.Count(); got != 0 {
+		t.Errorf("flows as they should be: got %d resets, want 0", got)
+	}
+	flows.Close()
+	before := r.Count()
+	for i, addr := range []string{serverAddr + ":9", "[2001:db8:1::100]:9"} { // nobody listens
+		err := n.Client.NS.Do(func() error {
+			_, err := net.DialTimeout("tcp", addr, 2*time.Second)
+			return err
+		})
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: got %v, want a refusal", addr, err)
+		}
+		if got, want := r.Count()-before, 2*(i+1); got != want {
+			t.Errorf("%s: got %d resets, want %d", addr, got, want)
+		}
 	}
 }
