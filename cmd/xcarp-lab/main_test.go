@@ -1,0 +1,29 @@
+package main
+
+import "testing"
+
+func TestExitStatus(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"--help"}, 0},
+		{[]string{"demo", "--help"}, 0},
+		{[]string{"dmeo"}, 2},
+		{[]string{"demo", "now"}, 2},
+		{[]string{"demo", "--fautl", "crash"}, 2},
+		{[]string{"demo", "--fault", "fire"}, 2},
+		{[]string{"demo", "--runs", "0"}, 2},
+		{[]string{"demo", "--rate", "0"}, 2},
+		{[]string{"demo", "-o", "yaml"}, 2},
+		{[]string{"demo", "--systems", "xcarp,vrrpd"}, 2},
+		{[]string{"demo", "--no-restart"}, 2},
+		{[]string{"demo", "--fault", "handover"}, 1},
+		{[]string{"demo", "--systems", "xcarp,ucarp"}, 1},
+		{[]string{"demo", "--xcarp", "/nonexistent/xcarp"}, 1},
+	} {
+		if got := run(t.Context(), c.args); got != c.want {
+			t.Errorf("%q: got exit status %d, want %d", c.args, got, c.want)
+		}
+	}
+}
