@@ -70,7 +70,7 @@ func (r *reader) sync(c *Config, e entry) {
 		}
 	}
 	if k, ok := keys["hold"]; ok {
-		if d, ok := r.duration(k, 10*time.Second, 24*time.Hour); ok {
+		if d, ok := r.duration(k, time.Second, 24*time.Hour); ok {
 			s.Hold = d
 		}
 	}

@@ -3,8 +3,10 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -33,6 +35,7 @@ type PinnedPort struct {
 	Ifname  string
 	Ifindex int
 	Roles   map[uint8]carp.Role // of configured vhids, as the programs see them now
+	Addrs   []netip.Addr        // shared addresses of all of them, in order
 }
 
 // A bpffs refuses names with a dot, and VLAN interfaces have one.
@@ -70,7 +73,15 @@ func Pinned(pinDir string) ([]PinnedPort, error) {
 					pp.Roles[uint8(vhid)] = role(m.word(uint8(vhid)).Load(), now)
 				}
 			}
+			addrs, err := m.addrs()
 			m.close()
+			if err != nil {
+				return nil, err
+			}
+			for a := range addrs {
+				pp.Addrs = append(pp.Addrs, a)
+			}
+			slices.SortFunc(pp.Addrs, netip.Addr.Compare)
 		}
 		all = append(all, pp)
 	}
@@ -168,6 +179,7 @@ func detachPort(dir string) (removed []string, err error) {
 	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return removed, fmt.Errorf("remove pin directory: %w", err)
 	}
+	_ = os.Remove(filepath.Dir(dir)) // stays while another carpdev is pinned there
 	return removed, nil
 }
 

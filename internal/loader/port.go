@@ -59,6 +59,7 @@ type Port struct {
 	device sync.Mutex // groups and what follows from the device
 	mode   Mode
 	answer string
+	fresh  bool // nothing was pinned before Open
 	mac    net.HardwareAddr
 }
 
@@ -97,9 +98,9 @@ func (p *Port) open(o Options) error {
 	if err := p.dropStale(); err != nil {
 		return err
 	}
-	fresh := !exists(p.dir)
+	p.fresh = !exists(p.dir)
 	err = p.attach(dev, o)
-	if err != nil && fresh {
+	if err != nil && p.fresh {
 		// What stayed behind would be half a dataplane.
 		_, cleanup := detachPort(p.dir)
 		return errors.Join(err, cleanup)
@@ -293,6 +294,16 @@ func (p *Port) Close() error {
 		p.nl = nil
 	}
 	return errors.Join(errs...)
+}
+
+// Undo takes off again what Open attached, and lets go. What an earlier process
+// had attached already stays as it is.
+func (p *Port) Undo() error {
+	if err := p.Close(); err != nil || !p.fresh {
+		return err
+	}
+	_, err := detachPort(p.dir)
+	return err
 }
 
 // load loads one program of a spec with the port's maps.

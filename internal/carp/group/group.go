@@ -101,7 +101,7 @@ func New(c Config) *Group {
 		g.log = zap.NewNop()
 	}
 	if g.now == nil {
-		g.now = bootClock
+		g.now = BootClock
 	}
 	for _, p := range c.Addrs {
 		a := p.Addr().Unmap().WithZone("")
@@ -112,7 +112,8 @@ func New(c Config) *Group {
 	return g
 }
 
-func bootClock() time.Time {
+// BootClock returns now on the clock of package carp: CLOCK_BOOTTIME.
+func BootClock() time.Time {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		panic(fmt.Sprintf("read CLOCK_BOOTTIME: %v", err)) // since Linux 2.6.39

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xcarp/xcarp/internal/daemon"
+)
+
+func showCommand(o *options) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "show [GROUP]",
+		Short: "Show groups, timers, leases and the state of the sync",
+		Args:  args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			asJSON, err := o.json()
+			if err != nil {
+				return err
+			}
+			for {
+				if err := show(cmd.Context(), cmd.OutOrStdout(), o, a, asJSON); err != nil || !watch {
+					return err
+				}
+				select {
+				case <-time.After(time.Second):
+				case <-cmd.Context().Done():
+					return nil
+				}
+			}
+		},
+	}
+	o.outputFlag(cmd)
+	cmd.Flags().BoolVar(&watch, "watch", false, "again every second")
+	return cmd
+}
+
+func show(ctx context.Context, w io.Writer, o *options, want []string, asJSON bool) error {
+	s, err := daemon.GetStatus(ctx, o.paths.Run)
+	if err != nil {
+		return err
+	}
+	if len(want) == 1 {
+		s.Groups = slices.DeleteFunc(s.Groups, func(g daemon.GroupStatus) bool { return g.Name != want[0] })
+		if len(s.Groups) == 0 {
+			return fmt.Errorf("no group %q: `xcarp show` lists them", want[0])
+		}
+	}
+	if asJSON {
+		return json.NewEncoder(w).Encode(s)
+	}
+	_, err = io.WriteString(w, render(s, time.Now()))
+	return err
+}
+
+// render draws the status for a person: one block per group, derived timers
+// included, so that nobody has to do the arithmetic at night.
+func render(s *daemon.Status, now time.Time) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "node %s   xcarp %s   up %s   config %s\n", s.Node, s.Version, round(time.Duration(s.Uptime*float64(time.Second))), s.Hash)
+	for _, g := range s.Groups {
+		fmt.Fprintf(&b, "\n%s: %s for %s (%s)\n", g.Name, g.State, round(now.Sub(g.Since)), g.Reason)
+		fmt.Fprintf(&b, "  vhid %d on %s, vMAC %s, mode %s, XDP %s, ARP/ND answered by %s\n", g.VHID, g.Carpdev, g.VMAC, g.Mode, g.XDPMode, g.Answer)
+		fmt.Fprintf(&b, "  addresses   %s\n", strings.Join(g.Addresses, " "))
+		fmt.Fprintf(&b, "  timers      advbase %d s, advskew %d: advert every %.4g s, master-down after %.4g s, preempt %s\n",
+			g.AdvBase, g.AdvSkew, g.IntervalMS/1e3, g.MasterDownMS/1e3, onOff(g.Preempt))
+		fmt.Fprintf(&b, "  lease       %.4g s left, term %d\n", g.LeaseMS/1e3, g.Term)
+		fmt.Fprintf(&b, "  demotion    %d%s\n", g.Demotion, byOwner(g.Demotions))
+		fmt.Fprintf(&b, "  adverts     %d sent, %d received, %d send errors; masters heard: %s\n", g.Sent, g.Received, g.SendErrors, orNone(g.MastersSeen))
+		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))
+	}
+	if len(s.Sync) > 0 {
+		b.WriteString("\nsync:\n")
+	}
+	for _, p := range s.Sync {
+		fmt.Fprintf(&b, "  %s: %s, %s, %d flows, lag %.3g ms, %d pending, %d gaps, resyncs: %s\n",
+			p.Peer, word(p.Up, "up", "DOWN"), word(p.InSync, "in sync", "NOT IN SYNC"), p.Flows, p.LagMS, p.Pending, p.Gaps, counts(p.Resyncs))
+		if len(p.Errors) > 0 {
+			fmt.Fprintf(&b, "    entries refused by the kernel: %s\n", counts(p.Errors))
+		}
+	}
+	if s.Table != nil {
+		fmt.Fprintf(&b, "conntrack: %d of %d entries\n", s.Table.Entries, s.Table.Max)
+	}
+	return b.String()
+}
+
+func round(d time.Duration) time.Duration {
+	if d > time.Minute {
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Millisecond)
+}
+
+func onOff(b bool) string { return word(b, "on", "off") }
+
+func word(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
+}
+
+func orNone(s []string) string {
+	if len(s) == 0 {
+		return "none"
+	}
+	return strings.Join(s, ", ")
+}
+
+func counts(m map[string]uint64) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if m[k] > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", k, m[k]))
+		}
+	}
+	return orNone(parts)
+}
+
+func byOwner(m map[string]int) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %d", k, m[k]))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}

@@ -1,0 +1,342 @@
+package daemon
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	stdsync "sync"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xcarp/xcarp/internal/carp/group"
+	"github.com/xcarp/xcarp/internal/config"
+	"github.com/xcarp/xcarp/internal/ct"
+	"github.com/xcarp/xcarp/internal/loader"
+	"github.com/xcarp/xcarp/internal/sync"
+)
+
+// Paths are the directories of a node; several nodes on one machine differ in
+// all of them.
+type Paths struct {
+	Run   string // socket and lock; may go with a reboot
+	State string // terms; must not
+	Pin   string // on a BPF file system
+}
+
+// Daemon is one node.
+type Daemon struct {
+	cfg     *config.Config
+	paths   Paths
+	log     *zap.Logger
+	started time.Time
+
+	locks     []io.Closer
+	joined    []io.Closer      // multicast groups
+	forwards6 bool             // the router flag of neighbour advertisements
+	carpdevs  map[int]*carpdev // by ifindex
+	members   []*member
+	facts     *hostFacts
+	changes   *subscription
+	keeper    *keeper
+	terms     *terms
+	metrics   *metrics
+	control   *control
+	scrape    *scrape // nil without metrics.listen
+
+	table  *ct.Table
+	mirror *sync.Mirror // nil without a sync section
+
+	mu    stdsync.Mutex
+	roles map[string]sync.GroupRole
+}
+
+// New opens all that the node needs, in the network namespace of the caller,
+// and takes back what it did when it fails.
+func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
+	d := &Daemon{
+		cfg:      cfg,
+		paths:    paths,
+		log:      log,
+		started:  time.Now(),
+		carpdevs: map[int]*carpdev{},
+		roles:    map[string]sync.GroupRole{},
+	}
+	if err := d.open(); err != nil {
+		for _, dev := range d.carpdevs {
+			if dev.port != nil {
+				err = errors.Join(err, dev.port.Undo())
+				dev.port = nil
+			}
+		}
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d *Daemon) open() error {
+	if err := capable(); err != nil {
+		return err
+	}
+	lock, err := lockRunDir(d.paths.Run)
+	if err != nil {
+		return err
+	}
+	d.locks = append(d.locks, lock)
+	byName, err := d.findCarpdevs()
+	if err != nil {
+		return err
+	}
+	if d.terms, err = openTerms(d.paths.State, d.log); err != nil {
+		return err
+	}
+	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
+		return err
+	}
+	if d.facts, err = newHostFacts(d.log, d.shared(), d.carpdevs, d.keeper.Changed); err != nil {
+		return err
+	}
+	if d.changes, err = d.facts.subscribe(); err != nil {
+		return err
+	}
+	d.metrics = newMetrics(d.Status)
+	if d.control, err = listenControl(d.paths.Run, d.log, d.Status, d.metrics); err != nil {
+		return err
+	}
+	if addr := d.cfg.Metrics.Listen; addr != "" {
+		if d.scrape, err = listenScrape(addr, d.metrics); err != nil {
+			return err
+		}
+	}
+	for _, dev := range d.carpdevs {
+		if dev.port, err = loader.Open(dev.name, loader.Options{PinDir: d.paths.Pin, Mode: loader.Mode(d.cfg.XDP), Log: d.log}); err != nil {
+			return err
+		}
+	}
+	if err := d.openSync(); err != nil {
+		return err
+	}
+	forwarding, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
+	d.forwards6 = err == nil && string(forwarding) == "1\n"
+	for i := range d.cfg.Groups {
+		g := &d.cfg.Groups[i]
+		m, err := d.newMember(g, byName[g.Carpdev])
+		if err != nil {
+			return fmt.Errorf("group %s: %w", g.Name, err)
+		}
+		d.members = append(d.members, m)
+	}
+	d.bundle()
+	d.facts.readLinks()
+	return nil
+}
+
+// findCarpdevs looks the carpdevs up and locks them.
+func (d *Daemon) findCarpdevs() (map[string]*carpdev, error) {
+	byName := map[string]*carpdev{}
+	for i := range d.cfg.Groups {
+		name := d.cfg.Groups[i].Carpdev
+		if byName[name] != nil {
+			continue
+		}
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return nil, fmt.Errorf("carpdev %s: %w", name, err)
+		}
+		index := l.Attrs().Index
+		lock, err := lockCarpdev(name, index)
+		if err != nil {
+			return nil, err
+		}
+		dev := &carpdev{name: name, ifindex: index, lock: lock}
+		d.locks = append(d.locks, lock)
+		d.carpdevs[index], byName[name] = dev, dev
+	}
+	return byName, nil
+}
+
+// shared is the set of all shared addresses, which are nobody's own.
+func (d *Daemon) shared() map[netip.Addr]bool {
+	s := map[netip.Addr]bool{}
+	for i := range d.cfg.Groups {
+		for _, p := range d.cfg.Groups[i].Addresses {
+			s[p.Addr()] = true
+		}
+	}
+	return s
+}
+
+func (d *Daemon) openSync() error {
+	if d.cfg.Sync == nil {
+		return nil
+	}
+	var err error
+	if d.table, err = ct.Open(ct.Options{Log: d.log}); err != nil {
+		return err
+	}
+	changed, err := ct.EnsureSysctls()
+	if err != nil {
+		return err
+	}
+	for key, was := range changed {
+		d.log.Info("sysctl set", zap.String("sysctl", key), zap.String("was", was))
+	}
+	s := d.cfg.Sync
+	peers := map[string]netip.AddrPort{}
+	for name, a := range s.Peers {
+		peers[name] = netip.AddrPortFrom(a, s.Port)
+	}
+	key, err := hkdf.Key(sha256.New, d.cfg.Key[:], nil, "sync", 32)
+	if err != nil {
+		return fmt.Errorf("derive the key of the sync link: %w", err)
+	}
+	d.mirror, err = sync.New(sync.Config{
+		Node:      d.cfg.Node,
+		Key:       [32]byte(key),
+		Dev:       s.Dev,
+		Local:     netip.AddrPortFrom(s.Local, s.Port),
+		Peers:     peers,
+		Hold:      s.Hold,
+		Table:     d.table,
+		NotShared: d.facts.Local,
+		Demote:    d.demoteBySync,
+		OnRoles:   d.peerRoles,
+		Log:       d.log,
+	})
+	return err
+}
+
+// Run runs the node until the context ends, then hands it over and returns.
+func (d *Daemon) Run(ctx context.Context) error {
+	defer func() {
+		if err := d.close(); err != nil {
+			d.log.Warn("on the way out", zap.Error(err))
+		}
+	}()
+	// Two generations: what the groups need outlives them by an orderly stop.
+	base, endBase := context.WithCancel(context.WithoutCancel(ctx))
+	defer endBase()
+	support, base := errgroup.WithContext(base)
+	groups, ctx := errgroup.WithContext(ctx)
+	stopGroups := context.AfterFunc(base, func() { groups.Go(func() error { return base.Err() }) })
+	defer stopGroups()
+
+	support.Go(func() error { return d.terms.Run(base) })
+	support.Go(func() error { return d.keeper.Run(base) })
+	support.Go(func() error { return d.facts.Run(base, d.changes) })
+	support.Go(func() error { return d.control.Run(base) })
+	if d.scrape != nil {
+		support.Go(func() error { return d.scrape.Run(base) })
+	}
+	if d.mirror != nil {
+		support.Go(func() error { return d.mirror.Run(base) })
+	}
+	for _, m := range d.members {
+		groups.Go(func() error { return m.group.Run(ctx) })
+	}
+	support.Go(func() error { return watchdog(base) })
+	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
+		d.log.Warn("systemd not told that we are ready", zap.Error(err))
+	}
+	d.log.Info("running", zap.String("node", d.cfg.Node), zap.Int("groups", len(d.members)), zap.String("config", d.cfg.Path), zap.String("hash", d.cfg.Hash))
+
+	err := groups.Wait()
+	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
+	endBase()
+	return errors.Join(ignoreCanceled(err), ignoreCanceled(support.Wait()))
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// watchdog tells systemd that we are alive, if it asked.
+func watchdog(ctx context.Context) error {
+	every, err := sd.SdWatchdogEnabled(false)
+	if err != nil || every == 0 {
+		return nil
+	}
+	t := time.NewTicker(every / 3)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if _, err := sd.SdNotify(false, sd.SdNotifyWatchdog); err != nil {
+				return fmt.Errorf("watchdog: %w", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// close lets go of everything; what is pinned stays and works.
+func (d *Daemon) close() error {
+	var errs []error
+	for _, dev := range d.carpdevs {
+		if dev.port != nil {
+			errs = append(errs, dev.port.Close())
+		}
+	}
+	if d.table != nil {
+		errs = append(errs, d.table.Close())
+	}
+	if d.control != nil {
+		d.control.listener.Close() // closed already unless Run was never reached
+	}
+	if d.scrape != nil {
+		d.scrape.listener.Close()
+	}
+	for _, j := range d.joined {
+		errs = append(errs, j.Close())
+	}
+	for _, l := range d.locks {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Status takes a snapshot of the node.
+func (d *Daemon) Status() Status {
+	s := Status{
+		Node:    d.cfg.Node,
+		Version: buildVersion,
+		Config:  d.cfg.Path,
+		Hash:    d.cfg.Hash,
+		Uptime:  time.Since(d.started).Seconds(),
+		Groups:  []GroupStatus{},
+		Sync:    []SyncStatus{},
+	}
+	counters := map[*carpdev]map[uint8]map[string]uint64{}
+	for _, dev := range d.carpdevs {
+		c, err := dev.port.Counters()
+		if err != nil {
+			d.log.Warn("dataplane counters", zap.String("carpdev", dev.name), zap.Error(err))
+		}
+		counters[dev] = c
+	}
+	now := group.BootClock()
+	for _, m := range d.members {
+		s.Groups = append(s.Groups, m.status(counters[m.dev][m.cfg.VHID], now))
+	}
+	if d.mirror != nil {
+		for _, p := range d.mirror.Status() {
+			s.Sync = append(s.Sync, syncStatus(p))
+		}
+		if n, max, err := d.table.Count(); err == nil {
+			s.Table = &TableStatus{Entries: n, Max: max}
+		}
+	}
+	return s
+}

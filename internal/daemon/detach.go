@@ -1,0 +1,53 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/xcarp/xcarp/internal/loader"
+)
+
+// ErrMaster says that this node still answers for an address.
+var ErrMaster = loader.ErrMaster
+
+// Detach takes everything of xcarp off the box, in the caller's network
+// namespace, and returns what that was. It refuses while a daemon runs, and
+// with ErrMaster while a lease holds, unless forced.
+func Detach(paths Paths, force bool) (removed []string, err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("not root: only root can take programs off: run it as root")
+	}
+	if Running(paths.Run) {
+		return nil, fmt.Errorf("a daemon runs with run-dir %s: stop it first", paths.Run)
+	}
+	ports, err := loader.Pinned(paths.Pin)
+	if err != nil {
+		return nil, err
+	}
+	removed, err = loader.Detach(paths.Pin, force)
+	if err != nil {
+		return removed, err
+	}
+	h, err := netlink.NewHandle(unixNetlinkRoute)
+	if err != nil {
+		return removed, err
+	}
+	defer h.Close()
+	for _, p := range ports {
+		if err := removeHostAddrs(h, p.Ifindex, p.Addrs); err != nil {
+			return removed, err
+		}
+	}
+	if len(ports) == 0 {
+		return removed, nil
+	}
+	trap, err := newRSTTrap()
+	if err != nil {
+		return removed, nil // without nftables there is no table of ours either
+	}
+	defer trap.Close()
+	return append(removed, "nftables table inet "+trapTable), trap.Remove()
+}

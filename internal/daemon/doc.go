@@ -1,0 +1,20 @@
+// Package daemon wires one node together: the groups and their carpdevs, the
+// mirror of the connection table, the kernel's addresses, and what an operator
+// sees of it.
+//
+// What runs, and who waits for whom:
+//
+//	hostFacts   kernel ─► link states, own addresses ─► groups, mirror
+//	group.Run   one per group; decides and acts: map, advert, announcement
+//	keeper      follows the roles: RST trap, then the kernel's addresses
+//	sync.Mirror tells demotion to the groups, and is told who is MASTER
+//	terms       writes the terms behind
+//	control     the unix socket: status and metrics
+//
+// On the way up a takeover calls Mirror.Own before the map is flipped (three
+// system calls), and nothing else. All other parts learn of it afterwards.
+//
+// An orderly stop ends the groups first, which drain and say goodbye, then the
+// keeper, which takes the addresses away, then the rest. Programs and maps stay
+// on the carpdevs with role INIT: attaching can flap a link, so it is done once.
+package daemon

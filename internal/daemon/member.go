@@ -1,0 +1,256 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xcarp/xcarp/internal/carp"
+	"github.com/xcarp/xcarp/internal/carp/group"
+	"github.com/xcarp/xcarp/internal/config"
+	"github.com/xcarp/xcarp/internal/sync"
+	"github.com/xcarp/xcarp/internal/version"
+)
+
+var buildVersion = version.Version
+
+// A member is one group of this node, with what it hangs on.
+type member struct {
+	cfg      *config.Group
+	dev      *carpdev
+	group    *group.Group
+	siblings []*member // of the same bundle, without this one
+}
+
+// newMember prepares the group on its carpdev. What the dataplane still holds
+// of an earlier run (a crash, an upgrade) is adopted.
+func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
+	m := &member{cfg: g, dev: dev}
+	addrs := make([]netip.Addr, len(g.Addresses))
+	for i, p := range g.Addresses {
+		addrs[i] = p.Addr()
+	}
+	password := string(g.Password)
+	if g.FromKey {
+		password = carp.DerivePassword(d.cfg.Key, g.VHID)
+	}
+	variant := carp.OpenBSD
+	if g.HMAC == config.HMACFreeBSD {
+		variant = carp.FreeBSD
+	}
+	if err := dev.port.SetGroup(g.VHID, addrs); err != nil {
+		return nil, err
+	}
+	conn, err := group.Listen(dev.name, g.VHID)
+	if err != nil {
+		return nil, err
+	}
+	joined, err := group.JoinAddrs(dev.name, addrs)
+	if err != nil {
+		return nil, err
+	}
+	d.joined = append(d.joined, joined)
+	adopt := dev.port.Role(g.VHID) // the group takes it if it is MASTER and its lease holds
+	adopted := adopt.State == carp.Master && group.BootClock().Before(adopt.Until)
+	m.group = group.New(group.Config{
+		Name:    g.Name,
+		Carpdev: dev.name,
+		Machine: carp.Config{
+			VHID:    g.VHID,
+			AdvBase: g.AdvBase,
+			AdvSkew: g.AdvSkew,
+			Preempt: g.Preempt,
+			Counter: uint64(time.Now().UnixNano()),
+		},
+		Key:          carp.NewKey(password, g.VHID, addrs, variant),
+		Addrs:        g.Addresses,
+		Conn:         conn,
+		HardwareAddr: dev.port.HardwareAddr(),
+		Source4:      dev.source4.Load,
+		Source6:      dev.source6.Load,
+		Dataplane:    dev.port,
+		Router:       d.forwards6,
+		BeforeMaster: func() { d.beforeMaster(g.Name) },
+		OnRole:       func(t group.Transition) { d.onRole(m, t) },
+		Adopt:        adopt,
+		Term:         d.terms.Get(g.Name),
+		Log:          d.log,
+	})
+	if adopted {
+		d.log.Info("adopted", zap.String("group", g.Name), zap.Uint8("vhid", g.VHID), zap.Duration("lease", adopt.Until.Sub(group.BootClock())))
+	} else if d.mirror != nil {
+		m.group.Demote(ownerSync, incomplete) // until the mirror knows better
+	}
+	state := carp.Init
+	if adopted {
+		state = carp.Master
+	}
+	d.keeper.Own(g.Name, dev.ifindex, addrs, g.Mode == config.Local, state)
+	dev.OnUp(func(up bool) { m.link(up) })
+	return m, nil
+}
+
+// The owners of demotion that the daemon itself speaks for.
+const (
+	ownerSync = "sync"
+
+	incomplete = 240 // the connection table lacks entries
+	linkFactor = 240 // net.inet.carp.ifdown_demotion_factor
+)
+
+// link tells the group of its own link, and its siblings that the bundle is not
+// whole here: they move, so that both sides of a flow stay on one node.
+func (m *member) link(up bool) {
+	m.group.Link(up)
+	n := 0
+	if !up {
+		n = linkFactor
+	}
+	for _, s := range m.siblings {
+		s.group.Demote("link "+m.dev.name, n)
+	}
+}
+
+// bundle makes siblings of the members that move together.
+func (d *Daemon) bundle() {
+	for _, names := range d.cfg.Bundles {
+		for _, m := range d.members {
+			for _, s := range d.members {
+				if s != m && slices.Contains(names, m.cfg.Name) && slices.Contains(names, s.cfg.Name) {
+					m.siblings = append(m.siblings, s)
+				}
+			}
+		}
+	}
+}
+
+// beforeMaster is on the takeover path: it opens the event source, so that no
+// flow of ours goes unseen, and notes that we own what we see.
+func (d *Daemon) beforeMaster(name string) {
+	if d.mirror == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.roles[name]
+	r.Name, r.State = name, uint8(carp.Master)
+	d.roles[name] = r
+	d.mirror.Own(true)
+}
+
+// onRole spreads a change of role that has taken effect.
+func (d *Daemon) onRole(m *member, t group.Transition) {
+	d.keeper.Role(t.Name, t.To)
+	d.terms.Set(t.Name, t.Term)
+	d.metrics.transitions.WithLabelValues(t.Name, t.To.String(), t.Reason).Inc()
+	if d.mirror != nil {
+		d.shareRoles(t)
+	}
+	if t.To == carp.Master {
+		for _, s := range m.siblings {
+			s.group.Follow()
+		}
+	}
+}
+
+func (d *Daemon) shareRoles(t group.Transition) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.roles[t.Name] = sync.GroupRole{Name: t.Name, State: uint8(t.To), Term: t.Term}
+	all := make([]sync.GroupRole, 0, len(d.roles))
+	owner := false
+	for _, r := range d.roles {
+		owner = owner || carp.State(r.State) == carp.Master
+		all = append(all, r)
+	}
+	if !owner {
+		d.mirror.Own(false)
+	}
+	d.mirror.SetRoles(all)
+}
+
+// demoteBySync carries the mirror's demotion to the election.
+func (d *Daemon) demoteBySync(n int) {
+	for _, m := range d.members {
+		m.group.Demote(ownerSync, n)
+	}
+	d.keeper.Incomplete(n >= incomplete)
+}
+
+// peerRoles carries what a peer says of itself to the groups of the same name.
+func (d *Daemon) peerRoles(_ string, roles []sync.GroupRole) {
+	for _, r := range roles {
+		for _, m := range d.members {
+			if m.cfg.Name == r.Name {
+				m.group.Peer(carp.State(r.State), r.Term)
+			}
+		}
+	}
+}
+
+// status describes the group; packets are the dataplane's verdicts for its vhid.
+func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
+	s := m.group.Status()
+	role := m.dev.port.Role(m.cfg.VHID)
+	g := GroupStatus{
+		Name:         m.cfg.Name,
+		VHID:         m.cfg.VHID,
+		Carpdev:      m.dev.name,
+		State:        s.State.String(),
+		Since:        time.Now().Add(-now.Sub(s.Since)),
+		Reason:       s.Reason,
+		Term:         s.Term,
+		Demotion:     s.Demotion,
+		Demotions:    s.DemotedBy,
+		LeaseMS:      max(0, float64(role.Until.Sub(now))/1e6),
+		XDPMode:      string(m.dev.port.Mode()),
+		Answer:       m.dev.port.Answer(),
+		MastersSeen:  []string{},
+		Drops:        s.Drops,
+		Packets:      packets,
+		Addresses:    []string{},
+		VMAC:         fmt.Sprintf("00:00:5e:00:01:%02x", m.cfg.VHID),
+		Mode:         string(m.cfg.Mode),
+		AdvBase:      m.cfg.AdvBase,
+		AdvSkew:      m.cfg.AdvSkew,
+		Preempt:      m.cfg.Preempt,
+		IntervalMS:   float64(s.Interval) / 1e6,
+		MasterDownMS: float64(s.MasterDown) / 1e6,
+		Sent:         s.Sent,
+		Received:     s.Received,
+		SendErrors:   s.SendErrs,
+	}
+	if role.State != carp.Master && role.State != carp.Drain {
+		g.LeaseMS = 0
+	}
+	for _, a := range m.cfg.Addresses {
+		g.Addresses = append(g.Addresses, a.String())
+	}
+	for _, a := range s.Masters {
+		g.MastersSeen = append(g.MastersSeen, a.Addr.String())
+	}
+	return g
+}
+
+func syncStatus(p sync.PeerStatus) SyncStatus {
+	return SyncStatus{
+		Peer:      p.Peer,
+		Up:        p.Up,
+		InSync:    p.InSync,
+		LagMS:     float64(p.Lag) / 1e6,
+		Flows:     p.Flows,
+		Pending:   p.Pending,
+		Sent:      p.Sent,
+		Received:  p.Received,
+		Gaps:      p.Gaps,
+		Resyncs:   p.Resyncs,
+		Overruns:  p.Overruns,
+		Errors:    p.InsertErrors,
+		Dropped:   p.Dropped,
+		BytesSent: p.Bytes,
+		BytesRecv: p.BytesIn,
+	}
+}

@@ -1,0 +1,75 @@
+package daemon
+
+import "time"
+
+// Status is what `xcarp show -o json` prints. Field names are a promise; fields
+// are only ever added.
+type Status struct {
+	Node    string        `json:"node"`
+	Version string        `json:"version"`
+	Config  string        `json:"config"`
+	Hash    string        `json:"config_hash"`
+	Uptime  float64       `json:"uptime_s"`
+	Groups  []GroupStatus `json:"groups"`
+	Sync    []SyncStatus  `json:"sync"`
+	Table   *TableStatus  `json:"conntrack,omitempty"`
+}
+
+// GroupStatus is one group as this node sees it.
+type GroupStatus struct {
+	Name    string `json:"name"`
+	VHID    uint8  `json:"vhid"`
+	Carpdev string `json:"carpdev"`
+	State   string `json:"state"` // INIT, BACKUP, MASTER or DRAIN
+
+	Since  time.Time `json:"since"`  // when the state was entered, wall clock
+	Reason string    `json:"reason"` // why it was entered
+	Term   uint64    `json:"term"`   // takeovers of this group so far
+
+	Demotion  int            `json:"demotion"`  // the sum that adverts carry
+	Demotions map[string]int `json:"demotions"` // by owner
+
+	LeaseMS float64 `json:"lease_ms"` // what is left of the role in the dataplane; 0 if it has none
+
+	XDPMode      string            `json:"xdp_mode"` // native, generic or tc
+	Answer       string            `json:"answer"`   // ARP and ND answered by xdp or tc
+	MastersSeen  []string          `json:"masters_seen"`
+	Drops        map[string]uint64 `json:"drops"`   // adverts refused by the daemon and frames by the dataplane, by reason
+	Packets      map[string]uint64 `json:"packets"` // all verdicts of the dataplane, by reason
+	Addresses    []string          `json:"addresses"`
+	VMAC         string            `json:"vmac"`
+	Mode         string            `json:"mode"` // local or next-hop
+	AdvBase      uint8             `json:"advbase"`
+	AdvSkew      uint8             `json:"advskew"`
+	Preempt      bool              `json:"preempt"`
+	IntervalMS   float64           `json:"advert_interval_ms"` // derived
+	MasterDownMS float64           `json:"master_down_ms"`     // derived
+	Sent         uint64            `json:"adverts_sent"`
+	Received     uint64            `json:"adverts_received"`
+	SendErrors   uint64            `json:"send_errors"`
+}
+
+// SyncStatus is one peer on the sync link.
+type SyncStatus struct {
+	Peer      string            `json:"peer"`
+	Up        bool              `json:"up"`
+	InSync    bool              `json:"in_sync"`
+	LagMS     float64           `json:"lag_ms"` // from the kernel's event to the peer's acknowledgement
+	Flows     int               `json:"flows"`  // known to be on both nodes
+	Pending   int               `json:"pending"`
+	Sent      uint64            `json:"records_sent"`
+	Received  uint64            `json:"records_received"`
+	Gaps      uint64            `json:"gaps"`
+	Resyncs   map[string]uint64 `json:"resyncs"` // by cause
+	Overruns  uint64            `json:"event_overruns"`
+	Errors    map[string]uint64 `json:"insert_errors"` // by errno
+	Dropped   map[string]uint64 `json:"dropped"`       // frames refused, by reason
+	BytesSent uint64            `json:"bytes_sent"`
+	BytesRecv uint64            `json:"bytes_received"`
+}
+
+// TableStatus is the fill of the kernel's connection table.
+type TableStatus struct {
+	Entries int `json:"entries"`
+	Max     int `json:"max"`
+}

@@ -1,0 +1,144 @@
+package test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/nstest"
+)
+
+// Every mistake costs one line that says what, where and what to do, exit status
+// 1, and nothing else.
+func TestBadInputChangesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.b.start() // what a second daemon meets
+	p.b.waitState(15*time.Second, "MASTER", "lan", "wan")
+	edit := func(old, new string) func(*testing.T, *node, *exec.Cmd) {
+		return func(t *testing.T, n *node, _ *exec.Cmd) {
+			n.reconfigure(func(s string) string {
+				if !strings.Contains(s, old) {
+					t.Fatalf("the configuration has no %q", old)
+				}
+				return strings.Replace(s, old, new, 1)
+			})
+		}
+	}
+	key := func(f func(path string) error) func(*testing.T, *node, *exec.Cmd) {
+		return func(t *testing.T, n *node, _ *exec.Cmd) {
+			if err := f(filepath.Join(n.dir, "xcarp.key")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		spoil func(*testing.T, *node, *exec.Cmd)
+		want  []string
+	}{
+		{"an unknown key", edit("preempt:", "premept:"), []string{"xcarp.yaml:4:1: ", "premept", "did you mean", "preempt"}},
+		{"an unknown key in a group", edit("vhid: 1, ", "vhid: 1, addreses: [], "), []string{"xcarp.yaml:6:", "addreses", "addresses"}},
+		{"a key that comes later", edit("bundle:", "track: {}\nbundle:"), []string{"xcarp.yaml:9:", "track", "not supported by this version"}},
+		{"a duplicate key", edit("preempt: true", "preempt: true\npreempt: false"), []string{"xcarp.yaml:5:", "preempt"}},
+		{"a duplicate vhid", edit("carpdev: wan0", "carpdev: lan0"), []string{"xcarp.yaml:", "vhid", "10.0.0"}},
+		{"a vhid out of range", edit("vhid: 1,", "vhid: 256,"), []string{"xcarp.yaml:6:", "256", "1 to 255"}},
+		{"an advskew out of range", edit("fw-a: 0, fw-b: 100", "fw-a: 255, fw-b: 100"), []string{"xcarp.yaml:8:", "255", "254"}},
+		{"text that is no YAML", edit("groups:", "groups: [\n"), []string{"xcarp.yaml:"}},
+		{"a missing interface", edit("carpdev: wan0", "carpdev: wan1"), []string{"xcarp.yaml:6:", "wan1", "wan0"}},
+		{"a prefix too long", edit("10.0.0.1/24", "10.0.0.1/33"), []string{"xcarp.yaml:7:", "10.0.0.1/33"}},
+		{"no prefix", edit("10.0.0.1/24", "10.0.0.1"), []string{"xcarp.yaml:7:", "10.0.0.1", "/"}},
+		{"the network's own address", edit("10.0.0.1/24", "10.0.0.0/24"), []string{"xcarp.yaml:7:", "10.0.0.0/24"}},
+		{"a subnet without a route", edit("10.0.0.1/24", "10.9.0.1/24"), []string{"xcarp.yaml:7:", "10.9.0.1/24", "lan0"}},
+		{"a node that is not in sync.nodes", edit("node: fw-a", "node: fw-c"), []string{"xcarp.yaml:", "fw-c"}},
+		{"a sync device without the address", edit("dev: sync0", "dev: wan0"), []string{"xcarp.yaml:3:", "172.30.0.2"}},
+		{"a bundle with an unknown group", edit("bundle: [wan, lan]", "bundle: [wan, lna]"), []string{"xcarp.yaml:9:", "lna", "lan"}},
+		{"no such key file", key(os.Remove), []string{"xcarp.yaml:2:", "xcarp.key", "xcarp keygen"}},
+		{"a key file that others can read", key(func(p string) error { return os.Chmod(p, 0o644) }), []string{"xcarp.key", "0644", "chmod 600"}},
+		{"a key file that is a link", key(func(p string) error {
+			return errors.Join(os.Rename(p, p+".real"), os.Symlink(p+".real", p))
+		}), []string{"xcarp.key", "symbolic link"}},
+		{"a key that is too short", key(func(p string) error { return os.WriteFile(p, []byte("c2hvcnQ=\n"), 0o600) }), []string{"xcarp.key", "32"}},
+		{"a key file of another user", key(func(p string) error { return os.Chown(p, 12345, 12345) }), []string{"xcarp.key", "12345", "chown root"}},
+		{"no configuration", func(t *testing.T, n *node, _ *exec.Cmd) { os.Remove(n.conf) }, []string{"xcarp.yaml", "does not exist"}},
+		{"a second daemon in the run-dir", func(_ *testing.T, _ *node, c *exec.Cmd) {
+			c.Args = append(c.Args, "--run-dir", filepath.Join(p.b.dir, "run"))
+		}, []string{"another xcarp daemon", "--run-dir"}},
+		{"no root", func(_ *testing.T, n *node, c *exec.Cmd) {
+			os.Chmod(filepath.Dir(n.dir), 0o755)
+			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		}, []string{"root"}},
+		{"no BPF", func(t *testing.T, _ *node, c *exec.Cmd) {
+			c.Path = nstest.RequireProgram(t, "setpriv")
+			c.Args = append([]string{"setpriv", "--bounding-set", "-bpf,-sys_admin,-perfmon"}, append([]string{xcarpBin}, c.Args[1:]...)...)
+		}, []string{"BPF"}},
+		{"a foreign XDP program", func(t *testing.T, n *node, _ *exec.Cmd) { foreignXDP(t, n, "wan0") }, []string{"wan0", "XDP"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := p.newNode("a", 2)
+			n.tb = t
+			defer func() {
+				n.ns.Exec("ip", "link", "del", "lan0")
+				n.ns.Exec("ip", "link", "del", "wan0")
+				n.ns.Exec("ip", "link", "del", "sync0")
+			}()
+			cmd := exec.Command(xcarpBin, append([]string{"run", "--config", n.conf}, n.paths()...)...)
+			tt.spoil(t, n, cmd)
+			before := n.snapshot()
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if err := n.ns.Start(cmd); err != nil {
+				t.Fatal(err)
+			}
+			timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
+			_ = cmd.Wait()
+			timer.Stop()
+
+			if code := cmd.ProcessState.ExitCode(); code != 1 {
+				t.Errorf("exit status %d, want 1", code)
+			}
+			if got := strings.TrimSuffix(stderr.String(), "\n"); got == "" || strings.Contains(got, "\n") {
+				t.Errorf("want one line, got:\n%s", got)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stderr.String(), want) {
+					t.Errorf("the line lacks %q: %s", want, stderr.String())
+				}
+			}
+			if after := n.snapshot(); after != before {
+				t.Errorf("something changed:\n--- before\n%s\n--- after\n%s", before, after)
+			}
+		})
+	}
+}
+
+// snapshot is all of a node that a daemon could change.
+func (n *node) snapshot() string {
+	n.tb.Helper()
+	var b strings.Builder
+	for _, c := range [][]string{
+		{"ip", "addr"},
+		{"tc", "qdisc"},
+		{"bridge", "fdb"},
+		{"nft", "list", "ruleset"},
+		{"sysctl", "net.netfilter.nf_conntrack_tcp_be_liberal", "net.netfilter.nf_conntrack_events"},
+		{"ls", "-A", filepath.Join(n.dir, "state")},
+		{"ls", "-A", n.pin},
+		{"ls", "-A", n.dir},
+	} {
+		out, err := n.ns.Run(n.tb.Context(), c[0], c[1:]...)
+		if err != nil && c[0] != "ls" {
+			n.tb.Fatal(err)
+		}
+		b.WriteString(strings.Join(c, " ") + "\n" + string(out))
+	}
+	return b.String()
+}

@@ -1,0 +1,150 @@
+package test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/nstest"
+)
+
+// A daemon that is killed and started again within its lease is missed by
+// nobody: every question is answered, and no role changes.
+func TestKilledDaemonIsMissedByNobody(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.up()
+	tap := newTap(t, p.sw, p.a.lanPort)
+	term := p.a.group("lan").Term
+	asked := 0
+	ask := func() {
+		tap.send(arpRequest(t))
+		asked++
+		time.Sleep(5 * time.Millisecond) // the pace of the questions
+	}
+	p.a.kill(unix.SIGKILL)
+	for range 60 { // systemd restarts after 200 ms
+		ask()
+	}
+	p.a.start()
+	nstest.Eventually(t, 10*time.Second, "the daemon answers", func() bool { ask(); return p.a.status() != nil })
+	for range 20 {
+		ask()
+	}
+	nstest.Eventually(t, 5*time.Second, "every question answered", func() bool { return tap.count(answersFor(shared4)) >= asked })
+	if got := tap.count(answersFor(shared4)); got != asked {
+		t.Errorf("%d answers to %d questions", got, asked)
+	}
+	for _, group := range []string{"lan", "wan"} {
+		g := p.a.group(group)
+		if g.State != "MASTER" || g.Term != term {
+			t.Errorf("%s is %s with term %d (%s), want MASTER with term %d", group, g.State, g.Term, g.Reason, term)
+		}
+		if got := p.b.log.transitions(group); strings.Join(got, " ") != "BACKUP" {
+			t.Errorf("the peer's %s went through %v", group, got)
+		}
+	}
+	p.a.waitInSync(15 * time.Second)
+}
+
+func TestDetachLeavesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	before := p.a.snapshot()
+	p.a.start()
+	p.a.waitState(15*time.Second, "MASTER", "lan", "wan")
+	detach := func(arg ...string) (out string, err error) {
+		_ = p.a.ns.Do(func() error { out, err = p.a.xcarp(append([]string{"detach"}, arg...)...); return nil })
+		return out, err
+	}
+	if _, err := detach("--force"); err == nil || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("detach beside a daemon: %v", err)
+	}
+	p.a.kill(unix.SIGKILL)
+	if _, err := detach(); err == nil || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("detach of a master: %v", err)
+	}
+	if out, err := detach("--force"); err != nil || out == "" {
+		t.Fatalf("detach --force: %v, said %q", err, out)
+	}
+	// What was set for good is said in the log; what was learnt stays on disk.
+	after := strings.Replace(p.a.snapshot(), "be_liberal = 1", "be_liberal = 0", 1)
+	after = strings.Replace(after, "conntrack_events = 1", "conntrack_events = 2", 1)
+	before, after = stripFiles(before), stripFiles(after)
+	if before != after {
+		t.Errorf("detach left something:\n--- before\n%s\n--- after\n%s", before, after)
+	}
+	if out, err := detach(); err != nil || !strings.Contains(out, "nothing of xcarp") {
+		t.Errorf("a second detach: %v, said %q", err, out)
+	}
+}
+
+// stripFiles cuts a snapshot before the node's own directories.
+func stripFiles(s string) string {
+	s, _, _ = strings.Cut(s, "ls -A")
+	return s
+}
+
+func TestShowHasTheFieldsOfTheReference(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.up()
+	out, err := p.a.xcarp("show", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s map[string]any
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatal(err)
+	}
+	group := s["groups"].([]any)[0].(map[string]any)
+	for _, f := range []string{"name", "vhid", "carpdev", "state", "since", "reason", "term", "demotion", "lease_ms", "xdp_mode", "masters_seen", "drops"} {
+		if _, ok := group[f]; !ok {
+			t.Errorf("a group has no field %s", f)
+		}
+	}
+	peer := s["sync"].([]any)[0].(map[string]any)
+	for _, f := range []string{"peer", "up", "in_sync", "lag_ms", "flows"} {
+		if _, ok := peer[f]; !ok {
+			t.Errorf("a sync peer has no field %s", f)
+		}
+	}
+	text, err := p.b.xcarp("show", "lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"lan: BACKUP", "master-down after 3.391 s", "masters heard: 10.0.0.2", "fw-a: up, in sync"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("show lacks %q:\n%s", want, text)
+		}
+	}
+	if _, err := p.b.xcarp("show", "dmz"); err == nil || !strings.Contains(err.Error(), `no group "dmz"`) {
+		t.Errorf("show of an unknown group: %v", err)
+	}
+}
+
+// Whom the master's own stack asked for has learnt the virtual MAC from it, not
+// the NIC's, which would be gone with the master.
+func TestNeighboursLearnTheVirtualMAC(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.start()
+	p.a.waitState(15*time.Second, "MASTER", "lan")
+	nstest.Eventually(t, 5*time.Second, "the kernel has the addresses", func() bool {
+		out := p.a.ns.Exec("ip", "addr", "show", "dev", "lan0")
+		return strings.Contains(out, "10.0.0.1/32") && strings.Contains(out, "fd00:1::1/128")
+	})
+	for _, tt := range []struct{ shared, client string }{{"10.0.0.1", "10.0.0.100"}, {"fd00:1::1", "fd00:1::100"}} {
+		p.client.Exec("ip", "neigh", "flush", "dev", "eth0")
+		p.a.ns.Exec("ip", "neigh", "flush", "dev", "lan0")
+		p.a.ns.Exec("ping", "-c", "3", "-i", "0.3", "-W", "3", "-I", tt.shared, tt.client)
+		neigh := strings.Fields(p.client.Exec("ip", "neigh", "show", tt.shared))
+		if !slices.Contains(neigh, vMAC(lanVHID)) {
+			t.Errorf("the client's entry for %s is %v, want %s", tt.shared, neigh, vMAC(lanVHID))
+		}
+	}
+}
