@@ -118,6 +118,22 @@ func TestTwoGroupsOnARealWire(t *testing.T) {
 	checkWithTshark(t, tap.frames())
 }
 
+// TestAnInterfaceThatWasDownIsHeardAgain: the kernel tells every packet socket
+// of the fall once, as an error of the read.
+func TestAnInterfaceThatWasDownIsHeardAgain(t *testing.T) {
+	an, bn := pair(t)
+	b := startIn(t, bn, 2, carp.Config{VHID: 7, AdvBase: 1, AdvSkew: 100}, onlyVIP4, "secret")
+	a := startIn(t, an, 1, carp.Config{VHID: 7, AdvBase: 0, AdvSkew: 25}, onlyVIP4, "secret")
+	nstest.Eventually(t, 5*time.Second, "b hears a", func() bool { return b.Status().Received > 0 })
+	bn.Exec("ip", "link", "set", "eth0", "down")
+	bn.Exec("ip", "link", "set", "eth0", "up")
+	bn.WaitUp("eth0")
+	before := b.Status().Received
+	nstest.Eventually(t, 5*time.Second, "b hears a again", func() bool { return b.Status().Received > before+2 })
+	a.stop(t)
+	b.stop(t)
+}
+
 // pending returns the length of the first frame in the socket's queue.
 func pending(tb testing.TB, c net.PacketConn) int {
 	tb.Helper()
