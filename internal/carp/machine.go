@@ -91,10 +91,11 @@ type Machine struct {
 	demoted []demotion
 
 	// BACKUP, and DRAIN for the time after it
-	down  time.Time // when the master counts as gone
-	heard time.Time // last advert, or when we began to listen
-	his   time.Duration
-	left  bool // the master that we made way for said goodbye
+	down  time.Time     // when the master counts as gone
+	heard time.Time     // last advert, or when we began to listen
+	his   time.Duration // the master's interval
+	slow  int           // its rank, 0 until it is heard
+	left  bool          // the master that we made way for said goodbye
 
 	// MASTER
 	next     time.Time // next advert
@@ -223,13 +224,16 @@ func (m *Machine) timeout(now time.Time) Effects {
 }
 
 // Follow tells that another group of the bundle took over here. This one does
-// the same if its own master is late, too: a bundle moves together, but not
-// away from a master that lives.
+// the same if its own master is late, too, or if it may preempt it anyway: a
+// bundle moves together, but not away from a better master that lives.
 func (m *Machine) Follow(now time.Time) Effects {
 	if e, lapsed := m.lapse(now); lapsed {
 		return e
 	}
-	if m.state != Backup || m.held(now) || now.Sub(m.heard) <= m.his*3/2 {
+	me := m.self()
+	late := now.Sub(m.heard) > m.his*3/2
+	slower := m.cfg.Preempt && m.slow > me.rank()
+	if m.state != Backup || m.held(now) || !late && !slower {
 		return Effects{}
 	}
 	return m.become(now, Master, "following the bundle")
@@ -343,7 +347,7 @@ func (m *Machine) become(now time.Time, s State, reason string) Effects {
 
 // listen begins to wait for a master.
 func (m *Machine) listen(now time.Time) {
-	m.heard, m.his, m.left = now, m.interval(), false
+	m.heard, m.his, m.slow, m.left = now, m.interval(), 0, false
 	m.down = now.Add(MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew))
 }
 

@@ -37,7 +37,7 @@ func (m *Machine) receiveBackup(now time.Time, h *Heard) Effects {
 		return m.become(now, Master, "master will time out")
 	}
 	m.listen(now)
-	m.his = Interval(h.AdvBase, h.AdvSkew)
+	m.his, m.slow = Interval(h.AdvBase, h.AdvSkew), h.rank()
 	return Effects{}
 }
 
