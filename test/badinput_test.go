@@ -49,12 +49,12 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"an unknown key in a group", edit("vhid: 1, ", "vhid: 1, addreses: [], "), []string{"xcarp.yaml:6:", "addreses", "addresses"}},
 		{"a key that comes later", edit("bundle:", "track: {}\nbundle:"), []string{"xcarp.yaml:9:", "track", "not supported by this version"}},
 		{"a duplicate key", edit("preempt: true", "preempt: true\npreempt: false"), []string{"xcarp.yaml:5:", "preempt"}},
-		{"a duplicate vhid", edit("carpdev: wan0", "carpdev: lan0"), []string{"xcarp.yaml:", "vhid", "10.0.0"}},
+		{"a duplicate vhid", edit("wan: {vhid: 1, carpdev: wan0, addresses: [203.0.113.1/24, \"2001:db8:1::1/64\"]}", "wan: {vhid: 2, carpdev: lan0, addresses: [10.0.0.9/24]}"), []string{"xcarp.yaml:7:", "vhid 2"}},
 		{"a vhid out of range", edit("vhid: 1,", "vhid: 256,"), []string{"xcarp.yaml:6:", "256", "1 to 255"}},
 		{"an advskew out of range", edit("fw-a: 0, fw-b: 100", "fw-a: 255, fw-b: 100"), []string{"xcarp.yaml:8:", "255", "254"}},
 		{"text that is no YAML", edit("groups:", "groups: [\n"), []string{"xcarp.yaml:"}},
 		{"a missing interface", edit("carpdev: wan0", "carpdev: wan1"), []string{"xcarp.yaml:6:", "wan1", "wan0"}},
-		{"a prefix too long", edit("10.0.0.1/24", "10.0.0.1/33"), []string{"xcarp.yaml:7:", "10.0.0.1/33"}},
+		{"a prefix too long", edit("10.0.0.1/24", "10.0.0.1/33"), []string{"xcarp.yaml:7:", "10.0.0.1", "33", "1 to 32"}},
 		{"no prefix", edit("10.0.0.1/24", "10.0.0.1"), []string{"xcarp.yaml:7:", "10.0.0.1", "/"}},
 		{"the network's own address", edit("10.0.0.1/24", "10.0.0.0/24"), []string{"xcarp.yaml:7:", "10.0.0.0/24"}},
 		{"a subnet without a route", edit("10.0.0.1/24", "10.9.0.1/24"), []string{"xcarp.yaml:7:", "10.9.0.1/24", "lan0"}},
@@ -68,18 +68,23 @@ func TestBadInputChangesNothing(t *testing.T) {
 		}), []string{"xcarp.key", "symbolic link"}},
 		{"a key that is too short", key(func(p string) error { return os.WriteFile(p, []byte("c2hvcnQ=\n"), 0o600) }), []string{"xcarp.key", "32"}},
 		{"a key file of another user", key(func(p string) error { return os.Chown(p, 12345, 12345) }), []string{"xcarp.key", "12345", "chown root"}},
-		{"no configuration", func(t *testing.T, n *node, _ *exec.Cmd) { os.Remove(n.conf) }, []string{"xcarp.yaml", "does not exist"}},
+		{"no configuration", func(t *testing.T, n *node, _ *exec.Cmd) { os.Remove(n.conf) }, []string{"xcarp.yaml: no such file"}},
 		{"a second daemon in the run-dir", func(_ *testing.T, _ *node, c *exec.Cmd) {
 			c.Args = append(c.Args, "--run-dir", filepath.Join(p.b.dir, "run"))
 		}, []string{"another xcarp daemon", "--run-dir"}},
 		{"no root", func(_ *testing.T, n *node, c *exec.Cmd) {
-			os.Chmod(filepath.Dir(n.dir), 0o755)
+			for d := range map[string]bool{filepath.Dir(xcarpBin): true, n.dir: true, filepath.Dir(n.dir): true} {
+				os.Chmod(d, 0o755)
+			}
+			for _, f := range []string{n.conf, filepath.Join(n.dir, "xcarp.key")} {
+				os.Chown(f, 65534, 65534)
+			}
 			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		}, []string{"root"}},
 		{"no BPF", func(t *testing.T, _ *node, c *exec.Cmd) {
 			c.Path = nstest.RequireProgram(t, "setpriv")
 			c.Args = append([]string{"setpriv", "--bounding-set", "-bpf,-sys_admin,-perfmon"}, append([]string{xcarpBin}, c.Args[1:]...)...)
-		}, []string{"BPF"}},
+		}, []string{"CAP_BPF", "run it as root"}},
 		{"a foreign XDP program", func(t *testing.T, n *node, _ *exec.Cmd) { foreignXDP(t, n, "wan0") }, []string{"wan0", "XDP"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
