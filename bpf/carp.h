@@ -58,7 +58,7 @@ enum reason {
 	R_ARP_SILENT,	/* asked for a shared address, not master */
 	R_ARP_BAD,	/* not Ethernet and IPv4, or cut off */
 	R_ARP_CONFLICT, /* somebody else's MAC claims a shared address */
-	R_ARP_ANNOUNCE, /* the virtual MAC claims a shared address */
+	R_ANNOUNCE,	/* the virtual MAC claims a shared address */
 	R_ND_ANSWERED,
 	R_ND_SILENT,
 	R_ND_BAD,

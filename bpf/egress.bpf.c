@@ -153,7 +153,8 @@ SEC("tc") int carp_egress(struct __sk_buff *skb)
 
 	/* A sender of packets may leave the headers in pages: no way around. */
 	if (skb->len > end - data && end - data < (long)HEADERS) {
-		bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
+		if (bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS))
+			return verdict(0, R_RUNT, TC_ACT_SHOT); /* a fence that cannot see lets nothing out */
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
 	}

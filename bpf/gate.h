@@ -50,7 +50,7 @@ static __always_inline int say(struct finding *f, __u32 vhid, enum reason why, i
  */
 static __always_inline int claim(struct finding *f, __u32 vhid, const __u8 *mac, enum reason conflict)
 {
-	enum reason why = vmac_vhid(mac) == vhid ? R_ARP_ANNOUNCE : conflict;
+	enum reason why = vmac_vhid(mac) == vhid ? R_ANNOUNCE : conflict;
 
 	return say(f, vhid, why, role_of(vhid) == ROLE_MASTER ? DROP : PASS);
 }

@@ -211,6 +211,7 @@ func ingressCases() []frameCase {
 	}
 	trailer := []byte{0xde, 0xad, 0xbe, 0xef, 1, 2}
 	ad36 := cat(advertHeader(testVHID), trailer)
+	cutTrailer := ethernet(carp4MAC, vm, 0x0800, ipv4(own4, carp4, 112, 255, ad36))
 	withOptions := cat([]byte{0x46}, ipv4(own4, carp4, 112, 255, cat([]byte{1, 1, 1, 0}, advertHeader(testVHID)))[1:])
 	unicast := func(dst net.HardwareAddr, ttl byte) []byte {
 		return ethernet(dst, clientMAC, 0x0800, ipv4(client4, own4, 112, ttl, advertHeader(testVHID)))
@@ -231,7 +232,7 @@ func ingressCases() []frameCase {
 		claimed("gratuitous ARP request of another MAC", "arp_conflict", arp(broadcast, otherMAC, 1, otherMAC, shared4, noMAC, shared4)),
 		claimed("gratuitous ARP answer of another MAC", "arp_conflict", arp(broadcast, otherMAC, 2, otherMAC, shared4, broadcast, shared4)),
 		claimed("ARP request from the shared address by another MAC", "arp_conflict", arp(broadcast, otherMAC, 1, otherMAC, shared4, noMAC, client4)),
-		claimed("announcement of the virtual MAC", "arp_announce", arp(broadcast, vm, 1, vm, shared4, noMAC, shared4)),
+		claimed("announcement of the virtual MAC", "announce", arp(broadcast, vm, 1, vm, shared4, noMAC, shared4)),
 		always("ARP of a token ring", edit(request, 15, 6), pass("arp_bad", 0)),
 		always("ARP cut off", request[:41], pass("arp_bad", 0)),
 		// Neighbour discovery
@@ -290,6 +291,7 @@ func ingressCases() []frameCase {
 		always("advert with trailer and a wrong checksum", edit(ethernet(carp4MAC, vm, 0x0800, ipv4(own4, carp4, 112, 255, advertHeader(testVHID, trailer...))), 75, 9), drop("badsum", testVHID)),
 		always("advert shorter than a header", ethernet(carp4MAC, vm, 0x0800, ipv4(own4, carp4, 112, 255, advertHeader(testVHID)[:35])), drop("badlen", testVHID)),
 		always("advert longer than its frame", advert[:len(advert)-1], drop("badlen", testVHID)),
+		always("advert whose trailer is cut off", cutTrailer[:len(cutTrailer)-1], drop("badlen", testVHID)),
 		always("first fragment of an advert", edit(advert, 20, 0x20), drop("badfrag", testVHID)),
 		always("second fragment of an advert", edit(advert, 21, 5), pass("fragment", 0)),
 		always("VRRPv3", edit(advert, 34, 0x31), pass("advert_version", 0)),

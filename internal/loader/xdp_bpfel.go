@@ -60,7 +60,7 @@ const (
 	xdpReasonR_ARP_SILENT     xdpReason = 2
 	xdpReasonR_ARP_BAD        xdpReason = 3
 	xdpReasonR_ARP_CONFLICT   xdpReason = 4
-	xdpReasonR_ARP_ANNOUNCE   xdpReason = 5
+	xdpReasonR_ANNOUNCE       xdpReason = 5
 	xdpReasonR_ND_ANSWERED    xdpReason = 6
 	xdpReasonR_ND_SILENT      xdpReason = 7
 	xdpReasonR_ND_BAD         xdpReason = 8
