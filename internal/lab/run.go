@@ -318,16 +318,21 @@ func (r *run) restart(ctx context.Context) error {
 	return nil
 }
 
-// heal undoes the fault and watches the way back.
-func (r *run) heal(ctx context.Context) error {
-	r.Progress("healing, waiting for the failback")
+// mend undoes the fault, but for a daemon that has ended.
+func (r *run) mend(ctx context.Context) error {
 	if r.Fault == Poweroff {
 		if err := r.net.A.wipe(ctx); err != nil {
 			return err
 		}
 	}
 	r.healed = r.net.now()
-	if err := r.cut.Undo(); err != nil {
+	return r.cut.Undo()
+}
+
+// heal undoes the fault and watches the way back.
+func (r *run) heal(ctx context.Context) error {
+	r.Progress("healing, waiting for the failback")
+	if err := r.mend(ctx); err != nil {
 		return err
 	}
 	if r.Fault != Kill9 || r.NoRestart {
@@ -393,7 +398,7 @@ func (r *run) finish(context.Context) error {
 	return nil
 }
 
-// close ends what the run started.
+// close ends what the run started. It can be called more than once.
 func (r *run) close() error {
 	var errs []error
 	if r.dl != nil {
@@ -414,5 +419,6 @@ func (r *run) close() error {
 	if r.net != nil {
 		errs = append(errs, r.net.Close())
 	}
+	r.dl, r.flows, r.prb, r.rst, r.cut, r.net = nil, nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
