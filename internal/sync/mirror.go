@@ -35,7 +35,8 @@ type Table interface {
 
 	// Events calls fn for each event until the context ends, and overrun when
 	// events were lost. The event is fn's only until it returns. Changes made
-	// by Apply are no events.
+	// by Apply are no events. An Update whose TCP state is TCPNone says that
+	// the state is what it was.
 	Events(ctx context.Context, fn func(*ct.Event), overrun func()) error
 
 	// Count returns the number of entries and the limit.
@@ -316,7 +317,9 @@ func (m *Mirror) work() {
 // event takes one change of the kernel's table to the peers' queues. It neither
 // blocks nor allocates while the number of flows is steady.
 func (m *Mirror) event(ev *ct.Event) {
-	if ev.Change != ct.Destroy && !m.mirrored(&ev.Flow) {
+	// Of an update the kernel tells the TCP state only if it changed.
+	partial := ev.Change == ct.Update && ev.Flow.Orig.Proto == protoTCP && ev.Flow.TCP.State == ct.TCPNone
+	if ev.Change != ct.Destroy && !partial && !m.mirrored(&ev.Flow) {
 		return
 	}
 	m.mu.Lock()
@@ -329,6 +332,12 @@ func (m *Mirror) event(ev *ct.Event) {
 	if ev.Change == ct.Destroy {
 		m.destroyed(e, &ev.Flow)
 		return
+	}
+	if partial {
+		if e == nil || e.dead {
+			return // not mirrored yet, or no more
+		}
+		ev.Flow.TCP = e.flow.TCP
 	}
 	switch {
 	case e == nil:

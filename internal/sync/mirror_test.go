@@ -51,3 +51,27 @@ func TestEventsArrive(t *testing.T) {
 		}
 	})
 }
+
+func TestUpdateWithoutTCPStateKeepsIt(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		a, b := pair(t, n)
+		defer a.stop()
+		defer b.stop()
+		f := tcp(1, ct.TCPEstablished)
+		a.table.traffic(f)
+		waitEqual(t, a, b, 50*time.Millisecond, 1)
+		f.Mark = 7
+		ev := ct.Event{Change: ct.Update, Flow: f}
+		ev.Flow.TCP = ct.TCP{}
+		a.m.event(&ev)
+		ev = ct.Event{Change: ct.Update, Flow: tcp(2, ct.TCPEstablished)}
+		ev.Flow.TCP = ct.TCP{}
+		a.m.event(&ev)
+		time.Sleep(50 * time.Millisecond)
+		got := b.table.states()
+		f.Timeout = 0
+		if len(got) != 1 || got[f.Orig] != f {
+			t.Errorf("flows on b: got %+v, want %+v", got, f)
+		}
+	})
+}

@@ -65,6 +65,9 @@ func TestPendingIsNotSentAfterOwnFalse(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		n.set(func(n *network) { n.cut = false })
 		time.Sleep(500 * time.Millisecond)
+		if got := a.status().Pending; got != 0 {
+			t.Errorf("pending on a: got %d, want 0", got)
+		}
 		if got := len(b.table.all()); got != 300 {
 			t.Fatalf("flows on b: got %d, want 300", got)
 		}
