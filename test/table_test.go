@@ -29,13 +29,12 @@ var (
 // state, one line each, sorted, without what is each node's own.
 func (n *node) table() []string {
 	n.tb.Helper()
+	nstest.RequireProgram(n.tb, "conntrack")
 	var flows []string
 	for _, family := range []string{"ipv4", "ipv6"} {
-		out := n.ns.Exec("conntrack", "-L", "-f", family, "-m", fmt.Sprint(testMark), "-o", "extended")
+		// Its summary on stderr would fall into the middle of a line.
+		out := n.ns.Exec("sh", "-c", fmt.Sprintf("conntrack -L -f %s -m %d -o extended 2>/dev/null", family, testMark))
 		for line := range strings.Lines(out) {
-			if !strings.HasPrefix(line, "ipv") {
-				continue // the summary
-			}
 			line = unstable.ReplaceAllString(timeout.ReplaceAllString(line, "$1"), "")
 			flows = append(flows, strings.Join(strings.Fields(line), " "))
 		}
@@ -79,7 +78,7 @@ func manyFlows(udp, tcp int) []ct.Flow {
 		shared := netip.MustParseAddr("203.0.113.1")
 		inside := netip.MustParseAddr("10.0.0.200")
 		if i%2 == 1 {
-			b := netip.MustParseAddr("fd00:1::").As16()
+			b := netip.MustParseAddr("fd00:1:0:0:1::").As16()
 			b[13], b[14], b[15] = byte(i>>16), byte(i>>8), byte(i)
 			f.Orig.Src, f.Orig.Dst = netip.AddrFrom16(b), netip.MustParseAddr("2001:db8:2::7")
 			shared, inside = netip.MustParseAddr("2001:db8:1::1"), netip.MustParseAddr("fd00:1::200")
@@ -124,6 +123,11 @@ func (p *pair) waitEqual(limit time.Duration, n int) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	for _, n := range []*node{p.a, p.b} {
+		if s := n.status(); s != nil {
+			p.tb.Logf("sync of %s: %+v", n.name, s.Sync)
+		}
+	}
 	p.tb.Fatalf("tables not equal within %v: %d flows on a and %d on b, want %d: %s", limit, len(a), len(b), n, firstDifference(a, b))
 }
 
@@ -143,7 +147,6 @@ func firstDifference(a, b []string) string {
 
 func TestFlowsExistOnThePeer(t *testing.T) {
 	t.Parallel()
-	nstest.RequireProgram(t, "conntrack")
 	p := newPair(t)
 	p.up()
 	flows := manyFlows(1000, 200)

@@ -282,8 +282,10 @@ func (m *Machine) Adopt(now time.Time, r Role, term uint64) Effects {
 // authenticated sync channel; it is called every 100 ms. Of two masters the
 // one with the higher term stays, whatever the adverts say: the other one's
 // table is stale. After making way the node waits for as long as the peer
-// says that it is MASTER.
+// says that it is MASTER. A master that says that it is in INIT has no link to
+// tell it to anybody else.
 func (m *Machine) Peer(now time.Time, s State, term uint64) Effects {
+	gone := s == Init && m.peerSays(now)
 	m.peer, m.peerNo, m.peerAt = s, term, now
 	m.seen = max(m.seen, term)
 	if e, lapsed := m.lapse(now); lapsed {
@@ -292,6 +294,9 @@ func (m *Machine) Peer(now time.Time, s State, term uint64) Effects {
 	if m.state == Master && s == Master && term > m.term {
 		m.yield = term
 		return m.become(now, Drain, fmt.Sprintf("peer is master of the newer term %d", term))
+	}
+	if m.state == Backup && gone {
+		return m.become(now, Master, "the peer that was master lost its carpdev")
 	}
 	return Effects{}
 }

@@ -246,6 +246,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 		d.log.Warn("systemd not told that we are ready", zap.Error(err))
 	}
+	for _, dev := range d.carpdevs {
+		d.log.Info("dataplane", zap.String("carpdev", dev.name), zap.String("mode", string(dev.port.Mode())), zap.String("answer", dev.port.Answer()))
+	}
 	d.log.Info("running", zap.String("node", d.cfg.Node), zap.Int("groups", len(d.members)), zap.String("config", d.cfg.Path), zap.String("hash", d.cfg.Hash))
 
 	err := groups.Wait()

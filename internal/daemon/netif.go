@@ -131,8 +131,11 @@ func (f *hostFacts) link(u netlink.LinkUpdate) {
 func (f *hostFacts) refresh() {
 	f.readLinks()
 	f.reread()
-	for i := range f.carpdevs {
+	for i, d := range f.carpdevs {
 		f.onAddr(i)
+		if err := d.port.Recheck(); err != nil { // what can answer may have changed
+			f.log.Debug("recheck", zap.String("carpdev", d.name), zap.Error(err))
+		}
 	}
 }
 

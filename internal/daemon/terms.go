@@ -29,9 +29,6 @@ type terms struct {
 // openTerms reads the file. A file that cannot be read as terms is an error: a
 // term that falls back to zero would let a stale node win.
 func openTerms(stateDir string, log *zap.Logger) (*terms, error) {
-	if err := os.MkdirAll(stateDir, 0o750); err != nil {
-		return nil, fmt.Errorf("make the state-dir: %w", err)
-	}
 	t := &terms{
 		path:  filepath.Join(stateDir, "terms.json"),
 		log:   log,
@@ -106,6 +103,9 @@ func (t *terms) write() {
 func writeFile(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".terms-*")

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/xcarp/xcarp/internal/loader"
 	"github.com/xcarp/xcarp/internal/netns"
 )
 
@@ -246,8 +247,9 @@ func (s *Switch) plug(c cable) error {
 	if err := s.h.LinkSetUp(l); err != nil {
 		return fmt.Errorf("bring up port %s: %w", port, err)
 	}
-	if err := attachPass(l); err != nil {
-		return fmt.Errorf("attach a pass program to port %s: %w", port, err)
+	// XDP_TX of a router is delivered at once only to a peer with a program.
+	if err := s.ns.Do(func() error { return loader.AttachPass(port) }); err != nil {
+		return fmt.Errorf("port %s: %w", port, err)
 	}
 	s.ports[portKey{c.node.Name, c.bridge}] = l
 
@@ -270,12 +272,6 @@ func (s *Switch) plug(c cable) error {
 	}
 	return nil
 }
-
-// attachPass puts an XDP program that passes everything on a port.
-//
-// TODO: attach bpf/pass.bpf.c once the loader offers it. Until then a router's
-// XDP_TX answers can be late here, as with any veth peer without a program.
-func attachPass(netlink.Link) error { return nil }
 
 func (s *Switch) close() error {
 	s.h.Close()

@@ -133,7 +133,6 @@ func (p *Port) attach(dev netlink.Link, o Options) error {
 	if err := p.recheck(); err != nil {
 		return err
 	}
-	p.log.Info("dataplane", zap.String("mode", string(p.mode)), zap.String("answer", p.answer))
 	return nil
 }
 
