@@ -132,7 +132,7 @@ func foreignXDP(index int) error {
 		}
 		prog.Close()
 	}
-	return fmt.Errorf("another xdp program is attached: %q, id %d; stop its owner, or take it off with `ip link set dev %s xdp off`",
+	return fmt.Errorf("another XDP program is attached: %q, id %d; stop its owner, or take it off with `ip link set dev %s xdp off`",
 		name, x.ProgId, dev.Attrs().Name)
 }
 
