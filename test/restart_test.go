@@ -135,8 +135,7 @@ func TestNeighboursLearnTheVirtualMAC(t *testing.T) {
 	p.a.start()
 	p.a.waitState(15*time.Second, "MASTER", "lan")
 	nstest.Eventually(t, 5*time.Second, "the kernel has the addresses", func() bool {
-		out := p.a.ns.Exec("ip", "addr", "show", "dev", "lan0")
-		return strings.Contains(out, "10.0.0.1/32") && strings.Contains(out, "fd00:1::1/128")
+		return p.a.holds("lan0", "10.0.0.1/32") && p.a.holds("lan0", "fd00:1::1/128")
 	})
 	for _, tt := range []struct{ shared, client string }{{"10.0.0.1", "10.0.0.100"}, {"fd00:1::1", "fd00:1::100"}} {
 		p.client.Exec("ip", "neigh", "flush", "dev", "eth0")

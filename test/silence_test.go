@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +18,7 @@ import (
 // straight to the node: pings both to the vMAC and to the node's own MAC.
 func ask(t *testing.T, n *node, tap *tap, rounds int) {
 	t.Helper()
-	own := n.mac("lan0")
+	own := mac(t, n.ns, "lan0")
 	// The asker is a neighbour already: a node that wants to answer a ping need
 	// not resolve it first.
 	n.ns.Exec("ip", "neigh", "replace", asker4.String(), "lladdr", askerMAC.String(), "dev", "lan0")
@@ -35,10 +34,11 @@ func ask(t *testing.T, n *node, tap *tap, rounds int) {
 	}
 }
 
-func (n *node) mac(dev string) net.HardwareAddr {
-	n.tb.Helper()
+// mac returns the hardware address of an interface.
+func mac(tb testing.TB, ns *nstest.NS, dev string) net.HardwareAddr {
+	tb.Helper()
 	var mac net.HardwareAddr
-	n.ns.Must(func() error {
+	ns.Must(func() error {
 		i, err := net.InterfaceByName(dev)
 		if err == nil {
 			mac = i.HardwareAddr
@@ -62,7 +62,7 @@ func TestMasterAnswersEveryQuestion(t *testing.T) {
 	p.a.start()
 	p.a.waitState(15*time.Second, "MASTER", "lan")
 	nstest.Eventually(t, 5*time.Second, "the kernel has the address", func() bool {
-		return strings.Contains(p.a.ns.Exec("ip", "addr", "show", "dev", "lan0"), "10.0.0.1/32")
+		return p.a.holds("lan0", "10.0.0.1/32")
 	})
 	tap := newTap(t, p.sw, p.a.lanPort)
 	ask(t, p.a, tap, 100)
