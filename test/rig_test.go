@@ -20,7 +20,7 @@ import (
 	"github.com/xcarp/xcarp/internal/nstest"
 )
 
-var xcarpBin string // built once, by TestMain
+var xcarpBin, labBin string // built once, by TestMain
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "xcarp-test-")
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	xcarpBin = filepath.Join(dir, "xcarp")
-	build := exec.Command("go", "build", "-o", xcarpBin, "../cmd/xcarp")
+	xcarpBin, labBin = filepath.Join(dir, "xcarp"), filepath.Join(dir, "xcarp-lab")
+	build := exec.Command("go", "build", "-o", dir+"/", "../cmd/...")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build xcarp: %v\n%s", err, out)
 		os.Exit(1)

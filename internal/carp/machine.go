@@ -2,7 +2,6 @@ package carp
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 )
@@ -293,7 +292,7 @@ func (m *Machine) Peer(now time.Time, s State, term uint64) Effects {
 	}
 	if m.state == Master && s == Master && term > m.term {
 		m.yield = term
-		return m.become(now, Drain, fmt.Sprintf("peer is master of the newer term %d", term))
+		return m.become(now, Drain, "peer is master of a newer term")
 	}
 	if m.state == Backup && gone {
 		return m.become(now, Master, "the peer that was master lost its carpdev")

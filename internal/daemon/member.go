@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/carp/group"
 	"github.com/xcarp/xcarp/internal/config"
@@ -79,9 +77,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 		Term:         d.terms.Get(g.Name),
 		Log:          d.log,
 	})
-	if adopted {
-		d.log.Info("adopted", zap.String("group", g.Name), zap.Uint8("vhid", g.VHID), zap.Duration("lease", adopt.Until.Sub(group.BootClock())))
-	} else if d.mirror != nil {
+	if !adopted && d.mirror != nil {
 		m.group.Demote(ownerSync, incomplete) // until the mirror knows better
 	}
 	state := carp.Init
@@ -145,7 +141,9 @@ func (d *Daemon) beforeMaster(name string) {
 func (d *Daemon) onRole(m *member, t group.Transition) {
 	d.keeper.Role(t.Name, t.To)
 	d.terms.Set(t.Name, t.Term)
-	d.metrics.transitions.WithLabelValues(t.Name, t.To.String(), t.Reason).Inc()
+	if !t.Adopted {
+		d.metrics.transitions.WithLabelValues(t.Name, t.To.String(), t.Reason).Inc()
+	}
 	if d.mirror != nil {
 		d.shareRoles(t)
 	}

@@ -65,6 +65,7 @@ type Transition struct {
 	Reason   string
 	At       time.Time // on the boot clock
 	Term     uint64
+	Adopted  bool // To is what the dataplane had already: nothing changed for anybody else
 }
 
 // Group is one vhid on one carpdev.
@@ -226,6 +227,7 @@ func (g *Group) step(verb func(*carp.Machine, time.Time) carp.Effects) {
 	t := Transition{Name: g.cfg.Name, VHID: g.cfg.Machine.VHID, From: g.machine.State(), At: now}
 	e := verb(g.machine, now)
 	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
+	t.Adopted = t.To != t.From && e.Role == nil
 	g.mu.Unlock()
 	g.carryOut(t, e)
 }
@@ -255,7 +257,11 @@ func (g *Group) carryOut(t Transition, e carp.Effects) {
 		g.announce()
 	}
 	if t.From != t.To {
-		g.log.Info("state", zap.String("group", t.Name), zap.String("carpdev", g.cfg.Carpdev),
+		what := "state"
+		if t.Adopted {
+			what = "adopted"
+		}
+		g.log.Info(what, zap.String("group", t.Name), zap.String("carpdev", g.cfg.Carpdev),
 			zap.Uint8("vhid", t.VHID), zap.Stringer("from", t.From), zap.Stringer("to", t.To),
 			zap.String("reason", t.Reason), zap.Uint64("term", t.Term))
 		if g.cfg.OnRole != nil {
