@@ -49,7 +49,7 @@ build-all: build ## the same, and for arm64 in bin/arm64
 	GOARCH=arm64 $(GOBUILD) -o bin/arm64/ ./cmd/xcarp ./cmd/xcarp-lab
 
 test: root ## all that CI runs, as root: installs what is missing, lint, generated files, kernels, tests
-	@scripts/phases deps build lint generate-check matrix test-unit test-root
+	@scripts/phases deps build-all lint generate-check matrix test-unit test-root
 
 test-unit: ## tests that build no networks, with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 5m $$(scripts/pure $(RACE_ALSO))

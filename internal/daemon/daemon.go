@@ -225,9 +225,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	base, endBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer endBase()
 	support, base := errgroup.WithContext(base)
+	ctx, stopGroups := context.WithCancel(ctx)
+	defer context.AfterFunc(base, stopGroups)() // without its support a group has to leave, too
 	groups, ctx := errgroup.WithContext(ctx)
-	stopGroups := context.AfterFunc(base, func() { groups.Go(func() error { return base.Err() }) })
-	defer stopGroups()
 
 	support.Go(func() error { return d.terms.Run(base) })
 	support.Go(func() error { return d.keeper.Run(base) })
