@@ -14,7 +14,7 @@ MATRIX_PACKAGES ?= test/matrix/smoke internal/loader internal/ct:-TestEventsOf|T
 # Debian packages by use. A name before = is a program that proves the package.
 NEED_C      := clang-19 llvm-19 libbpf-dev
 NEED_LINT   := $(NEED_C) clang-format-19 shellcheck
-NEED_TEST   := gcc=gcc libc6-dev iproute2 iputils-ping arping ethtool nftables conntrack ucarp tcpdump
+NEED_TEST   := gcc=gcc libc6-dev iproute2 iputils-ping procps util-linux nftables conntrack ucarp tshark
 NEED_MATRIX := qemu-system-x86_64=qemu-system-x86 kmod cpio xz-utils zstd
 
 # Root tests measure time and load the kernel: one package at a time, never cached.
@@ -73,7 +73,7 @@ generate-check: ## regenerate, and fail if that changes a committed file
 	@scripts/generate-check
 
 demo: root build ## cut the master off in a small network and watch the stream go on
-	@scripts/need iproute2 nftables conntrack
+	@scripts/need nftables
 	bin/xcarp-lab demo
 
 bench: ## Go benchmarks; BENCH=regexp picks some
