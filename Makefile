@@ -76,8 +76,11 @@ demo: root build ## cut the master off in a small network and watch the stream g
 	@scripts/need nftables
 	bin/xcarp-lab demo
 
-bench: ## Go benchmarks; BENCH=regexp picks some
+bench: root build ## Go benchmarks (BENCH=regexp picks some), then ten crashes against the promise
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 ./...
+	@scripts/need nftables
+	bin/xcarp-lab demo --runs 10
+	bin/xcarp-lab demo --runs 5 --no-sync
 
 matrix: ## the dataplane's tests on stock kernels, oldest and newest, under emulation
 	@scripts/need $(NEED_MATRIX)

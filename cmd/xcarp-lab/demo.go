@@ -87,6 +87,7 @@ func (d *demo) run(ctx context.Context, out, progress io.Writer) error {
 		return err
 	}
 	show := newProgress(progress)
+	var results []lab.Result
 	for i := range d.runs {
 		if d.runs > 1 {
 			show.step("run %d of %d", i+1, d.runs)
@@ -106,8 +107,12 @@ func (d *demo) run(ctx context.Context, out, progress io.Writer) error {
 		if err := d.print(out, res); err != nil {
 			return fmt.Errorf("print the result: %w", err)
 		}
+		results = append(results, res)
 	}
-	return nil
+	if d.runs > 1 && d.output == "text" {
+		_, err = fmt.Fprintf(out, "\n%s", lab.Summary(results))
+	}
+	return err
 }
 
 // check finds mistakes in the flags before anything is built.

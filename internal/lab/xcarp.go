@@ -68,6 +68,10 @@ advskew: {fw-a: 0, fw-b: 100}
 bundle: [wan, lan]
 `
 
+// masterDownMS is how long fw-b waits for an advert with the timers above:
+// 3·advbase + advskew/256 s.
+const masterDownMS = 3*1000 + 100*1000/256.0
+
 const xcarpSync = "sync: {dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}\n"
 
 func (x xcarp) prepare(ctx context.Context, n *Net) error {
