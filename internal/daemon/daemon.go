@@ -243,6 +243,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 		groups.Go(func() error { return m.group.Run(ctx) })
 	}
 	support.Go(func() error { return watchdog(base) })
+	for _, dev := range d.carpdevs {
+		if err := dev.port.Renew(); err != nil { // by now the groups have adopted their leases
+			d.log.Error("the programs of the version before stay on", zap.Error(err))
+		}
+	}
 	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 		d.log.Warn("systemd not told that we are ready", zap.Error(err))
 	}

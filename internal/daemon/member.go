@@ -77,7 +77,9 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 		Term:         d.terms.Get(g.Name),
 		Log:          d.log,
 	})
-	if !adopted && d.mirror != nil {
+	if adopted {
+		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
+	} else if d.mirror != nil {
 		m.group.Demote(ownerSync, incomplete) // until the mirror knows better
 	}
 	state := carp.Init

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -59,12 +60,14 @@ type Port struct {
 	device sync.Mutex // groups and what follows from the device
 	mode   Mode
 	answer string
+	opts   Options
 	fresh  bool // nothing was pinned before Open
+	old    bool // the programs are those of an earlier process
 	mac    net.HardwareAddr
 }
 
 // Open attaches the programs to the interface, or adopts what an earlier process
-// left: its programs are replaced without a gap, its maps kept with their roles.
+// left: its programs until Renew, its maps with their roles.
 // An interface that was deleted and made again gets new ones. Open refuses to
 // replace a foreign XDP program.
 func Open(ifname string, o Options) (*Port, error) {
@@ -74,7 +77,7 @@ func Open(ifname string, o Options) (*Port, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	p := &Port{name: ifname, log: o.Log.With(zap.String("carpdev", ifname))}
+	p := &Port{name: ifname, opts: o, log: o.Log.With(zap.String("carpdev", ifname))}
 	if err := p.open(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("open carpdev %q: %w", ifname, err), p.Close())
 	}
@@ -108,8 +111,75 @@ func (p *Port) open(o Options) error {
 	return err
 }
 
-// attach puts the fence up first and XDP last: at no time is there a gate without
-// a fence behind it.
+// attachPrograms puts the fence up first and XDP last: at no time is there a gate
+// without a fence behind it.
+func (p *Port) attachPrograms(o Options) error {
+	if err := p.attachTC(o); err != nil {
+		return err
+	}
+	return p.attachXDP(o)
+}
+
+// adopt takes the programs over as they are, if all that Open would attach is.
+func (p *Port) adopt(o Options) (bool, error) {
+	var links []link.Link
+	let := func() {
+		for _, l := range links {
+			l.Close()
+		}
+	}
+	mode, err := attachedMode(p.index)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range linkNames {
+		l, err := link.LoadPinnedLink(filepath.Join(p.dir, name), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			if name != pinXDP && hasFilter(p.nl, p.index, name) {
+				continue
+			}
+			let()
+			return false, nil
+		}
+		if err != nil {
+			let()
+			return false, fmt.Errorf("open pinned link %s: %w", name, err)
+		}
+		links = append(links, l)
+	}
+	if mode == TC || o.Mode != Auto && o.Mode != mode {
+		let()
+		return false, nil
+	}
+	p.links, p.mode = links, mode
+	return true, nil
+}
+
+// Renew replaces programs that Open has adopted by those of this version, without
+// a gap. Loading takes the kernel's verifier tens of milliseconds, and more on a
+// starved CPU: that is not for the time in which a lease runs out.
+func (p *Port) Renew() error {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps == nil {
+		return ErrClosed
+	}
+	p.device.Lock()
+	defer p.device.Unlock()
+	if !p.old {
+		return nil
+	}
+	for _, l := range p.links {
+		l.Close() // they stay pinned
+	}
+	p.links, p.old = nil, false
+	if err := p.attachPrograms(p.opts); err != nil {
+		return fmt.Errorf("renew the programs of carpdev %q: %w", p.name, err)
+	}
+	return nil
+}
+
+// attach opens the maps and makes sure that programs are attached.
 func (p *Port) attach(dev netlink.Link, o Options) error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return fmt.Errorf("make pin directory: %w", err)
@@ -124,11 +194,14 @@ func (p *Port) attach(dev netlink.Link, o Options) error {
 	if err := p.identify(dev); err != nil {
 		return err
 	}
-	if err := p.attachTC(o); err != nil {
+	adopted, err := p.adopt(o)
+	if err != nil {
 		return err
 	}
-	if err := p.attachXDP(o); err != nil {
-		return err
+	if p.old = adopted; !adopted {
+		if err := p.attachPrograms(o); err != nil {
+			return err
+		}
 	}
 	if err := p.recheck(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -102,6 +103,23 @@ func (p *Port) attachFilter(h hook, prog *ebpf.Program) error {
 	return nil
 }
 
+// hasFilter reports whether our filter is attached to the hook by clsact.
+func hasFilter(nl *netlink.Handle, index int, pin string) bool {
+	for _, h := range hooks {
+		if h.pin != pin {
+			continue
+		}
+		filters, err := nl.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, h.parent)
+		return err == nil && slices.ContainsFunc(filters, isOurs)
+	}
+	return false
+}
+
+func isOurs(f netlink.Filter) bool {
+	b, ok := f.(*netlink.BpfFilter)
+	return ok && b.Priority == filterPriority && b.Handle == filterHandle
+}
+
 func clsactOf(index int) netlink.Qdisc {
 	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: index,
@@ -130,7 +148,7 @@ func removeFilters(nl *netlink.Handle, dev netlink.Link) (removed []string, err 
 			return removed, fmt.Errorf("list filters: %w", err)
 		}
 		for _, f := range filters {
-			if b, ok := f.(*netlink.BpfFilter); !ok || b.Priority != filterPriority || b.Handle != filterHandle {
+			if !isOurs(f) {
 				others++
 				continue
 			}
