@@ -109,10 +109,9 @@ type Machine struct {
 	sendErrs, sendOKs int
 	sendErrAt         time.Time // when they demoted us, zero if they do not
 
-	peer   State // what the peer said last
-	peerAt time.Time
-	peerNo uint64 // its term
-	yield  uint64 // the term we made way for; 0: none
+	peers map[string]said // what each node of ours said last
+	deaf  bool            // nothing heard here since making way to a term
+	yield uint64          // the term we made way for; 0: none
 }
 
 // NewMachine returns a Machine in INIT. It panics on a Config that Validate
@@ -206,8 +205,8 @@ func (m *Machine) Tick(now time.Time) Effects {
 
 // timeout decides whether a silent master is gone.
 func (m *Machine) timeout(now time.Time) Effects {
-	if m.held(now) {
-		m.down = m.peerAt.Add(peerTime)
+	if until, held := m.held(now); held {
+		m.down = until
 		return Effects{}
 	}
 	if now.Sub(m.down) > max(m.interval()/2, 50*time.Millisecond) {
@@ -232,7 +231,7 @@ func (m *Machine) Follow(now time.Time) Effects {
 	me := m.self()
 	late := now.Sub(m.heard) > m.his*3/2
 	slower := m.cfg.Preempt && m.slow > me.rank()
-	if m.state != Backup || m.held(now) || !late && !slower {
+	if _, held := m.held(now); m.state != Backup || held || !late && !slower {
 		return Effects{}
 	}
 	return m.become(now, Master, "following the bundle")
@@ -277,38 +276,75 @@ func (m *Machine) Adopt(now time.Time, r Role, term uint64) Effects {
 	return e
 }
 
+// said is what another node of ours said about this vhid.
+type said struct {
+	state State
+	term  uint64
+	at    time.Time
+}
+
+// master reports whether the node said lately that it is MASTER.
+func (p said) master(now time.Time) bool {
+	return p.state == Master && now.Sub(p.at) < peerTime
+}
+
 // Peer tells what another node of ours says about this vhid over the
 // authenticated sync channel; it is called every 100 ms. Of two masters the
 // one with the higher term stays, whatever the adverts say: the other one's
 // table is stale. After making way the node waits for as long as the peer
 // says that it is MASTER. A master that says that it is in INIT has no link to
 // tell it to anybody else.
-func (m *Machine) Peer(now time.Time, s State, term uint64) Effects {
-	gone := s == Init && m.peerSays(now)
-	m.peer, m.peerNo, m.peerAt = s, term, now
+func (m *Machine) Peer(now time.Time, node string, s State, term uint64) Effects {
+	gone := s == Init && m.peers[node].master(now)
+	if m.peers == nil {
+		m.peers = map[string]said{}
+	}
+	m.peers[node] = said{s, term, now}
 	m.seen = max(m.seen, term)
 	if e, lapsed := m.lapse(now); lapsed {
 		return e
 	}
 	if m.state == Master && s == Master && term > m.term {
-		m.yield = term
+		m.yield, m.deaf = term, true
 		return m.become(now, Drain, "peer is master of a newer term")
 	}
-	if m.state == Backup && gone {
+	if _, other := m.master(now, 0); m.state == Backup && gone && !other {
 		return m.become(now, Master, "the peer that was master lost its carpdev")
 	}
 	return Effects{}
 }
 
-// held reports whether the node we made way for still says that it is MASTER.
-func (m *Machine) held(now time.Time) bool {
-	return m.yield != 0 && m.peerSays(now) && m.peerNo >= m.yield
+// master returns until when to believe the latest word of a node of ours that
+// it is MASTER of this term or a later one, and whether there is one.
+func (m *Machine) master(now time.Time, term uint64) (until time.Time, ok bool) {
+	for _, p := range m.peers {
+		if at := p.at.Add(peerTime); p.master(now) && p.term >= term && at.After(until) {
+			until, ok = at, true
+		}
+	}
+	return until, ok
 }
 
-// peerSays reports whether the peer lately said that it is MASTER.
-func (m *Machine) peerSays(now time.Time) bool {
-	return m.peer == Master && now.Sub(m.peerAt) < peerTime
+// held returns until when the node we made way for counts as MASTER.
+func (m *Machine) held(now time.Time) (until time.Time, ok bool) {
+	if m.yield == 0 {
+		return time.Time{}, false
+	}
+	return m.master(now, m.yield)
 }
+
+// stale reports whether some node of ours lately said that it is MASTER, and all
+// that did have an older term: they will make way when they hear of ours.
+func (m *Machine) stale(now time.Time) bool {
+	_, some := m.master(now, 0)
+	_, newer := m.master(now, m.term)
+	return some && !newer
+}
+
+// Deaf reports whether the group made way to a term that it knows of over the
+// sync channel alone: nothing has been heard on the carpdev since. What hangs
+// on the same node had better move, too.
+func (m *Machine) Deaf() bool { return m.deaf && (m.state == Backup || m.state == Drain) }
 
 // lapse steps down if the lease is over. Every verb asks it first: whatever
 // else happened, the dataplane has already stopped acting, and others may have
@@ -333,7 +369,7 @@ func (m *Machine) become(now time.Time, s State, reason string) Effects {
 	case Master:
 		m.term = m.seen + 1
 		m.seen = m.term
-		m.yield = 0
+		m.yield, m.deaf = 0, false
 		m.lease = now.Add(m.leaseTime())
 		m.again = 2
 		m.answered, m.tied, m.equal4 = time.Time{}, time.Time{}, time.Time{}

@@ -8,6 +8,7 @@ func (m *Machine) Receive(now time.Time, h Heard) Effects {
 	if e, lapsed := m.lapse(now); lapsed {
 		return e
 	}
+	m.deaf = false
 	switch m.state {
 	case Backup:
 		return m.receiveBackup(now, &h)
@@ -51,9 +52,7 @@ func (m *Machine) receiveMaster(now time.Time, h *Heard) Effects {
 		return m.answer(now, false)
 	case his > mine:
 		return m.claim(now)
-	case m.peerSays(now) && m.peerNo < m.term:
-		// It is the peer with the older table, and will make way when it
-		// hears of our term.
+	case m.stale(now):
 		return m.claim(now)
 	case his == mine:
 		return m.receiveEqual(now, h)

@@ -158,7 +158,7 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 	case "adopt":
 		return show(m.Adopt(now, Role{scriptStates[words[2]], scriptTime(t, a["until"])}, a.num(t, "term")))
 	case "peer":
-		return show(m.Peer(now, scriptStates[words[2]], a.num(t, "term")))
+		return show(m.Peer(now, a["node"], scriptStates[words[2]], a.num(t, "term")))
 	case "status": // no fact: where the machine stands
 		s := fmt.Sprintf("%v term %d demotion %d", m.State(), m.Term(), m.Demotion())
 		if at, ok := m.Deadline(); ok {
@@ -169,6 +169,9 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 		}
 		if m.Stopped() {
 			s += " stopped"
+		}
+		if m.Deaf() {
+			s += " deaf"
 		}
 		return s
 	}

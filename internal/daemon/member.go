@@ -73,6 +73,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 		Router:       d.forwards6,
 		BeforeMaster: func() { d.beforeMaster(g.Name) },
 		OnRole:       func(t group.Transition) { d.onRole(m, t) },
+		OnDeaf:       func(deaf bool) { m.demoteSiblings("deaf "+dev.name, deaf) },
 		Adopt:        adopt,
 		Term:         d.terms.Get(g.Name),
 		Log:          d.log,
@@ -103,12 +104,18 @@ const (
 // whole here: they move, so that both sides of a flow stay on one node.
 func (m *member) link(up bool) {
 	m.group.Link(up)
+	m.demoteSiblings("link "+m.dev.name, !up)
+}
+
+// demoteSiblings makes the rest of the bundle move while this group cannot be
+// MASTER here.
+func (m *member) demoteSiblings(owner string, on bool) {
 	n := 0
-	if !up {
+	if on {
 		n = linkFactor
 	}
 	for _, s := range m.siblings {
-		s.group.Demote("link "+m.dev.name, n)
+		s.group.Demote(owner, n)
 	}
 }
 
@@ -181,11 +188,11 @@ func (d *Daemon) demoteBySync(n int) {
 }
 
 // peerRoles carries what a peer says of itself to the groups of the same name.
-func (d *Daemon) peerRoles(_ string, roles []sync.GroupRole) {
+func (d *Daemon) peerRoles(node string, roles []sync.GroupRole) {
 	for _, r := range roles {
 		for _, m := range d.members {
 			if m.cfg.Name == r.Name {
-				m.group.Peer(carp.State(r.State), r.Term)
+				m.group.Peer(node, carp.State(r.State), r.Term)
 			}
 		}
 	}

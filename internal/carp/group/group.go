@@ -48,6 +48,11 @@ type Config struct {
 	// out. It must not block. May be nil.
 	OnRole func(Transition)
 
+	// OnDeaf is told when the group has made way to a peer that it does not
+	// hear on the carpdev, and when it hears something again. It must not
+	// block. May be nil.
+	OnDeaf func(deaf bool)
+
 	// Adopt and Term are what the dataplane and the state file hold of an
 	// earlier process of this node.
 	Adopt carp.Role
@@ -78,6 +83,7 @@ type Group struct {
 	vmac      carp.MAC
 	announces [][]byte // whole frames, one per shared address
 	box       mailbox
+	deaf      bool   // as OnDeaf was told; Run's
 	out       []byte // the frame under construction; Run's
 
 	// mu guards what Status reads. Run holds it for as long as a verb takes,
@@ -230,6 +236,15 @@ func (g *Group) step(verb func(*carp.Machine, time.Time) carp.Effects) {
 	t.Adopted = t.To != t.From && e.Role == nil
 	g.mu.Unlock()
 	g.carryOut(t, e)
+	g.mu.Lock()
+	deaf := g.machine.Deaf()
+	g.mu.Unlock()
+	if deaf != g.deaf {
+		g.deaf = deaf
+		if g.cfg.OnDeaf != nil {
+			g.cfg.OnDeaf(deaf)
+		}
+	}
 }
 
 // carryOut does what the Machine wants, in the order of its fields. A role

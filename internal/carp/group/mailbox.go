@@ -17,7 +17,7 @@ type mailbox struct {
 	news   chan struct{} // holds one: there is something
 	link   []bool        // [up], [down] or [down up]
 	demote map[string]int
-	peer   *peerSays
+	peers  map[string]peerSays // by node
 	follow bool
 }
 
@@ -50,13 +50,14 @@ func (b *mailbox) take() []func(*carp.Machine, time.Time) carp.Effects {
 	for _, up := range b.link {
 		add(func(m *carp.Machine, now time.Time) carp.Effects { return m.Link(now, up) })
 	}
-	if p := b.peer; p != nil {
-		add(func(m *carp.Machine, now time.Time) carp.Effects { return m.Peer(now, p.state, p.term) })
+	for _, node := range slices.Sorted(maps.Keys(b.peers)) {
+		p := b.peers[node]
+		add(func(m *carp.Machine, now time.Time) carp.Effects { return m.Peer(now, node, p.state, p.term) })
 	}
 	if b.follow {
 		add((*carp.Machine).Follow)
 	}
-	b.demote, b.link, b.peer, b.follow = nil, nil, nil, false
+	b.demote, b.link, b.peers, b.follow = nil, nil, nil, false
 	return verbs
 }
 
@@ -85,8 +86,13 @@ func (g *Group) Demote(owner string, n int) {
 
 // Peer tells what another node of ours says about this vhid over the
 // authenticated sync channel. Call it every 100 ms.
-func (g *Group) Peer(s carp.State, term uint64) {
-	g.box.put(func() { g.box.peer = &peerSays{s, term} })
+func (g *Group) Peer(node string, s carp.State, term uint64) {
+	g.box.put(func() {
+		if g.box.peers == nil {
+			g.box.peers = make(map[string]peerSays)
+		}
+		g.box.peers[node] = peerSays{s, term}
+	})
 }
 
 // Follow tells that another group of the same bundle became MASTER here.
