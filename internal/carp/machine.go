@@ -94,7 +94,9 @@ type Machine struct {
 	heard time.Time     // last advert, or when we began to listen
 	his   time.Duration // the master's interval
 	slow  int           // its rank, 0 until it is heard
-	left  bool          // the master that we made way for said goodbye
+
+	humble time.Time // no preemption before that
+	left   bool      // the master that we made way for said goodbye
 
 	// MASTER
 	next     time.Time // next advert
@@ -230,7 +232,7 @@ func (m *Machine) Follow(now time.Time) Effects {
 	}
 	me := m.self()
 	late := now.Sub(m.heard) > m.his*3/2
-	slower := m.cfg.Preempt && m.slow > me.rank()
+	slower := m.cfg.Preempt && m.slow > me.rank() && !now.Before(m.humble)
 	if _, held := m.held(now); m.state != Backup || held || !late && !slower {
 		return Effects{}
 	}
@@ -348,12 +350,16 @@ func (m *Machine) Deaf() bool { return m.deaf && (m.state == Backup || m.state =
 
 // lapse steps down if the lease is over. Every verb asks it first: whatever
 // else happened, the dataplane has already stopped acting, and others may have
-// begun to.
+// begun to. What lies in the socket's queue is old, and what this node knows
+// of connections, too: it listens for a whole master-down time before it may
+// preempt anybody.
 func (m *Machine) lapse(now time.Time) (Effects, bool) {
 	if m.state != Master || now.Before(m.lease) {
 		return Effects{}, false
 	}
-	return m.become(now, Backup, "lease ran out"), true
+	e := m.become(now, Backup, "lease ran out")
+	m.humble = m.down
+	return e, true
 }
 
 // become is the only place where the state changes, but for Adopt.

@@ -8,7 +8,7 @@ func (m *Machine) Receive(now time.Time, h Heard) Effects {
 	if e, lapsed := m.lapse(now); lapsed {
 		return e
 	}
-	m.deaf = false
+	m.deaf, m.yield = false, 0 // from here on the adverts tell, and their silence
 	switch m.state {
 	case Backup:
 		return m.receiveBackup(now, &h)
@@ -30,6 +30,7 @@ func (m *Machine) receiveBackup(now time.Time, h *Heard) Effects {
 	switch {
 	case h.Goodbye():
 		return m.become(now, Master, "master said goodbye")
+	case now.Before(m.humble):
 	case m.cfg.Preempt && me.rank() < h.rank():
 		return m.become(now, Master, "preempting a slower master")
 	case me.Demotion < h.Demotion: // even without preempt: OpenBSD
@@ -91,9 +92,15 @@ func (m *Machine) claim(now time.Time) Effects {
 }
 
 // answer speaks out of turn: an advert and perhaps an announcement. At most
-// four times per interval, or replayed adverts would make us a flood.
+// sixteen times per interval, or replayed adverts would make us a flood. What
+// comes too soon is answered later: the last frame from the virtual MAC decides
+// where a switch sends, so the last word must be the master's.
 func (m *Machine) answer(now time.Time, announce bool) Effects {
-	if !m.answered.IsZero() && now.Sub(m.answered) < m.interval()/4 {
+	pause := m.interval() / 16
+	if at := m.answered.Add(pause); !m.answered.IsZero() && now.Before(at) {
+		if at.Before(m.next) {
+			m.next = at
+		}
 		return Effects{}
 	}
 	m.answered = now

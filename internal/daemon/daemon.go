@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/signal"
 	stdsync "sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/xcarp/xcarp/internal/carp/group"
 	"github.com/xcarp/xcarp/internal/config"
@@ -39,18 +41,17 @@ type Daemon struct {
 	log     *zap.Logger
 	started time.Time
 
-	locks     []io.Closer
-	joined    []io.Closer      // multicast groups
-	forwards6 bool             // the router flag of neighbour advertisements
-	carpdevs  map[int]*carpdev // by ifindex
-	members   []*member
-	facts     *hostFacts
-	changes   *subscription
-	keeper    *keeper
-	terms     *terms
-	metrics   *metrics
-	control   *control
-	scrape    *scrape // nil without metrics.listen
+	locks    []io.Closer
+	joined   []io.Closer      // multicast groups
+	carpdevs map[int]*carpdev // by ifindex
+	members  []*member
+	facts    *hostFacts
+	changes  *subscription
+	keeper   *keeper
+	terms    *terms
+	metrics  *metrics
+	control  *control
+	scrape   *scrape // nil without metrics.listen
 
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
@@ -124,8 +125,9 @@ func (d *Daemon) open() error {
 	if err := d.openSync(); err != nil {
 		return err
 	}
-	forwarding, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
-	d.forwards6 = err == nil && string(forwarding) == "1\n"
+	if err := d.forget(byName); err != nil {
+		return err
+	}
 	for i := range d.cfg.Groups {
 		g := &d.cfg.Groups[i]
 		m, err := d.newMember(g, byName[g.Carpdev])
@@ -182,13 +184,6 @@ func (d *Daemon) openSync() error {
 	if d.table, err = ct.Open(ct.Options{Log: d.log}); err != nil {
 		return err
 	}
-	changed, err := ct.EnsureSysctls()
-	if err != nil {
-		return err
-	}
-	for key, was := range changed {
-		d.log.Info("sysctl set", zap.String("sysctl", key), zap.String("was", was))
-	}
 	s := d.cfg.Sync
 	peers := map[string]netip.AddrPort{}
 	for name, a := range s.Peers {
@@ -214,6 +209,17 @@ func (d *Daemon) openSync() error {
 	return err
 }
 
+// sysctls sets what mirroring needs and an operator may not know.
+func (d *Daemon) sysctls() {
+	changed, err := ct.EnsureSysctls()
+	for key, was := range changed {
+		d.log.Info("sysctl set", zap.String("sysctl", key), zap.String("was", was))
+	}
+	if err != nil {
+		d.log.Warn("sysctls: connections may be cut off after a takeover", zap.Error(err))
+	}
+}
+
 // Run runs the node until the context ends, then hands it over and returns.
 func (d *Daemon) Run(ctx context.Context) error {
 	defer func() {
@@ -221,28 +227,40 @@ func (d *Daemon) Run(ctx context.Context) error {
 			d.log.Warn("on the way out", zap.Error(err))
 		}
 	}()
-	// Two generations: what the groups need outlives them by an orderly stop.
+	// Two generations: what the groups need outlives them by an orderly stop,
+	// also when a part of it fails and the groups have to leave for that.
 	base, endBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer endBase()
-	support, base := errgroup.WithContext(base)
 	ctx, stopGroups := context.WithCancel(ctx)
-	defer context.AfterFunc(base, stopGroups)() // without its support a group has to leave, too
+	defer stopGroups()
+	var support errgroup.Group
+	run := func(part func(context.Context) error) {
+		support.Go(func() error {
+			err := part(base)
+			if err != nil {
+				stopGroups()
+			}
+			return err
+		})
+	}
 	groups, ctx := errgroup.WithContext(ctx)
 
-	support.Go(func() error { return d.terms.Run(base) })
-	support.Go(func() error { return d.keeper.Run(base) })
-	support.Go(func() error { return d.facts.Run(base, d.changes) })
-	support.Go(func() error { return d.control.Run(base) })
+	run(d.terms.Run)
+	run(d.keeper.Run)
+	run(func(ctx context.Context) error { return d.facts.Run(ctx, d.changes) })
+	run(d.control.Run)
 	if d.scrape != nil {
-		support.Go(func() error { return d.scrape.Run(base) })
+		run(d.scrape.Run)
 	}
 	if d.mirror != nil {
-		support.Go(func() error { return d.mirror.Run(base) })
+		d.sysctls()
+		run(d.mirror.Run)
 	}
+	run(d.watchdog)
+	run(d.hangup)
 	for _, m := range d.members {
 		groups.Go(func() error { return m.group.Run(ctx) })
 	}
-	support.Go(func() error { return watchdog(base) })
 	for _, dev := range d.carpdevs {
 		if err := dev.port.Renew(); err != nil { // by now the groups have adopted their leases
 			d.log.Error("the programs of the version before stay on", zap.Error(err))
@@ -270,7 +288,7 @@ func ignoreCanceled(err error) error {
 }
 
 // watchdog tells systemd that we are alive, if it asked.
-func watchdog(ctx context.Context) error {
+func (d *Daemon) watchdog(ctx context.Context) error {
 	every, err := sd.SdWatchdogEnabled(false)
 	if err != nil || every == 0 {
 		return nil
@@ -281,7 +299,31 @@ func watchdog(ctx context.Context) error {
 		select {
 		case <-t.C:
 			if _, err := sd.SdNotify(false, sd.SdNotifyWatchdog); err != nil {
-				return fmt.Errorf("watchdog: %w", err)
+				d.log.Warn("systemd not told that we are alive", zap.Error(err))
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// hangup answers SIGHUP: it checks the configuration on disk and says whether a
+// restart would change anything. A restart within the lease is not noticed.
+func (d *Daemon) hangup(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			next, err := config.Load(d.cfg.Path, os.Getenv)
+			switch {
+			case err != nil:
+				d.log.Error("the configuration on disk is wrong, the running one stays", zap.Error(err))
+			case next.Hash != d.cfg.Hash:
+				d.log.Warn("the configuration on disk differs: restart to apply it", zap.String("hash", next.Hash))
+			default:
+				d.log.Info("the configuration on disk is the running one")
 			}
 		case <-ctx.Done():
 			return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/loader"
 )
 
@@ -27,22 +28,32 @@ func Detach(paths Paths, force bool) (removed []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	removed, err = loader.Detach(paths.Pin, force)
-	if err != nil {
-		return removed, err
+	for _, p := range ports {
+		lock, err := lockCarpdev(p.Ifname, p.Ifindex)
+		if err != nil {
+			return nil, err
+		}
+		defer lock.Close()
+		for _, r := range p.Roles {
+			if r.State == carp.Master && !force {
+				return nil, fmt.Errorf("carpdev %s: this node %w of it", p.Ifname, ErrMaster)
+			}
+		}
 	}
+	// The addresses go while the fence still stands: without it the kernel would
+	// answer for them with the NIC's own MAC.
 	h, err := netlink.NewHandle(unixNetlinkRoute)
 	if err != nil {
-		return removed, err
+		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
 	defer h.Close()
 	for _, p := range ports {
 		if err := removeHostAddrs(h, p.Ifindex, p.Addrs); err != nil {
-			return removed, err
+			return nil, err
 		}
 	}
-	if len(ports) == 0 {
-		return removed, nil
+	if removed, err = loader.Detach(paths.Pin, force); err != nil || len(ports) == 0 {
+		return removed, err
 	}
 	trap, err := newRSTTrap()
 	if err != nil {

@@ -3,7 +3,9 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/xcarp/xcarp/internal/carp"
@@ -70,7 +72,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 		Source4:      dev.source4.Load,
 		Source6:      dev.source6.Load,
 		Dataplane:    dev.port,
-		Router:       d.forwards6,
+		Router:       forwards6(dev.name),
 		BeforeMaster: func() { d.beforeMaster(g.Name) },
 		OnRole:       func(t group.Transition) { d.onRole(m, t) },
 		OnDeaf:       func(deaf bool) { m.demoteSiblings("deaf "+dev.name, deaf) },
@@ -90,6 +92,13 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	d.keeper.Own(g.Name, dev.ifindex, addrs, g.Mode == config.Local, state)
 	dev.OnUp(func(up bool) { m.link(up) })
 	return m, nil
+}
+
+// forwards6 is the R flag of neighbour advertisements from the interface, which
+// the dataplane takes from the same place.
+func forwards6(dev string) bool {
+	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + dev + "/forwarding")
+	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 
 // The owners of demotion that the daemon itself speaks for.

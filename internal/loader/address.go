@@ -10,7 +10,7 @@ import (
 
 // SetGroup makes the vhid one of ours with these shared addresses and no others,
 // and lets frames for its virtual MAC through the device's filter. It keeps the
-// role and may be called again at any time.
+// role and may be called again at any time. An address of another vhid moves.
 func (p *Port) SetGroup(vhid uint8, addrs []netip.Addr) error {
 	p.alive.RLock()
 	defer p.alive.RUnlock()
@@ -32,15 +32,6 @@ func (p *Port) setGroup(vhid uint8, addrs []netip.Addr) error {
 	want := map[netip.Addr]bool{}
 	for _, a := range addrs {
 		want[a.Unmap().WithZone("")] = true
-	}
-	for a := range want {
-		o, err := p.maps.owner(a)
-		if err == nil && o.Vhid != uint32(vhid) {
-			return fmt.Errorf("address %s belongs to vhid %d already", a, o.Vhid)
-		}
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("look up address %s: %w", a, err)
-		}
 	}
 	// The fence goes up before anything can be let through.
 	for a := range want {

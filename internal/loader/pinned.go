@@ -24,6 +24,9 @@ const (
 	pinEgress  = "egress"
 )
 
+// mapNames are the maps of a carpdev, as bpf/maps.h has them.
+var mapNames = []string{"vhids", "addr4", "addr6", "counters", "ports"}
+
 // linkNames are in the order in which they are taken off: the fence last.
 var linkNames = []string{pinXDP, pinIngress, pinEgress}
 
@@ -102,11 +105,33 @@ func portDirs(pinDir string) ([]string, error) {
 	}
 	var dirs []string
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && isPort(filepath.Join(root, e.Name())) {
 			dirs = append(dirs, filepath.Join(root, e.Name()))
 		}
 	}
 	return dirs, nil
+}
+
+// isPort reports whether a folder holds pins of ours.
+func isPort(dir string) bool {
+	for _, name := range slices.Concat(mapNames, linkNames) {
+		if exists(filepath.Join(dir, name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// DetachPort takes one carpdev off as Detach does, MASTER or not.
+func DetachPort(pinDir, ifname string) (removed []string, err error) {
+	root, err := findRoot(pinDir)
+	if root == "" {
+		return nil, err
+	}
+	if removed, err = detachPort(portDir(root, ifname)); err != nil {
+		return removed, fmt.Errorf("detach %s: %w", ifname, err)
+	}
+	return removed, nil
 }
 
 // Detach takes programs, filters, pins and entries in the devices' filters off the
@@ -166,15 +191,15 @@ func detachPort(dir string) (removed []string, err error) {
 		}
 		removed = append(removed, ifname+" "+name+" link")
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return removed, fmt.Errorf("list pins: %w", err)
-	}
-	for _, e := range entries {
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+	for _, name := range mapNames {
+		err := os.Remove(filepath.Join(dir, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
 			return removed, fmt.Errorf("remove pin: %w", err)
 		}
-		removed = append(removed, ifname+" "+e.Name()+" map")
+		removed = append(removed, ifname+" "+name+" map")
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return removed, fmt.Errorf("remove pin directory: %w", err)

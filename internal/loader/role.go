@@ -50,15 +50,16 @@ func bootNow() time.Duration {
 // SetRole implements carp.Dataplane: the programs act on r from the store on. A
 // role whose time is already over is not stored and changes nothing.
 //
-// The store is a compare-and-swap from the word that this process last wrote or
-// read. Suppose a daemon is stopped (SIGSTOP, a paused guest) between its decision
+// The store is a compare-and-swap from the word that this process last wrote, or
+// found when it opened the port. Suppose a daemon is stopped (SIGSTOP, a paused guest) between its decision
 // and this call, and another process takes its place. When the first one wakes, its
 // deadline was computed before it slept, so the word it wants to write is either
 // over already, or at most as long as a lease that it had earned by a sent advert;
 // and if the other has set any role meanwhile, the swap fails with ErrChanged, for
-// BACKUP as for MASTER. It stays failed until the caller has looked at the new role
-// by calling Role. Deadlines in nanoseconds make every word unique, so a word that
-// went and came back cannot be mistaken for one that stayed.
+// BACKUP as for MASTER. MASTER stays refused until this process has tried to step
+// down, and by that has accepted what it found. Deadlines in nanoseconds make words
+// with a promise unique, so one that went and came back cannot be mistaken for one
+// that stayed.
 func (p *Port) SetRole(vhid uint8, r carp.Role) error {
 	p.alive.RLock()
 	defer p.alive.RUnlock()
@@ -75,6 +76,9 @@ func (p *Port) SetRole(vhid uint8, r carp.Role) error {
 	p.roles.Lock()
 	defer p.roles.Unlock()
 	if !p.maps.word(vhid).CompareAndSwap(p.last[vhid], w) {
+		if r.State != carp.Master {
+			p.last[vhid] = p.maps.word(vhid).Load()
+		}
 		return fmt.Errorf("set role of vhid %d on %s to %v: %w", vhid, p.name, r.State, ErrChanged)
 	}
 	p.last[vhid] = w
@@ -89,10 +93,7 @@ func (p *Port) Role(vhid uint8) carp.Role {
 	if p.maps == nil {
 		return carp.Role{}
 	}
-	p.roles.Lock()
-	defer p.roles.Unlock()
-	p.last[vhid] = p.maps.word(vhid).Load()
-	return role(p.last[vhid], bootNow())
+	return role(p.maps.word(vhid).Load(), bootNow())
 }
 
 // Stamp notes that the daemon was alive at the given boot time.

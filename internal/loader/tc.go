@@ -14,8 +14,8 @@ import (
 
 // filterPriority and filterHandle are how our clsact filters are found again.
 const (
-	filterPriority = 0xca47
-	filterHandle   = 1
+	filterPriority = 1
+	filterHandle   = 0xca47
 )
 
 // hook is one of the two places of tc.
@@ -28,9 +28,11 @@ type hook struct {
 	parent uint32
 }
 
-// The fence is the last to see a frame, the gate the first.
+// Both are the first to see a frame: a program or filter of somebody else that lets
+// a frame go would end the walk before a fence that comes later. So what others
+// rewrite on egress is theirs to answer for.
 var hooks = []hook{
-	{pinEgress, egressProgCarpEgress, loadEgress, ebpf.AttachTCXEgress, link.Tail(), netlink.HANDLE_MIN_EGRESS},
+	{pinEgress, egressProgCarpEgress, loadEgress, ebpf.AttachTCXEgress, link.Head(), netlink.HANDLE_MIN_EGRESS},
 	{pinIngress, ingressProgCarpIngress, loadIngress, ebpf.AttachTCXIngress, link.Head(), netlink.HANDLE_MIN_INGRESS},
 }
 

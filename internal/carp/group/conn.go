@@ -37,6 +37,9 @@ func Listen(ifname string, vhid uint8) (net.PacketConn, error) {
 		return nil, fmt.Errorf("listen for adverts on %q: %w", ifname, err)
 	}
 	c := &conn{Conn: pc}
+	if err := ignoreOutgoing(pc); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for adverts on %q: %w", ifname, err), c.Close())
+	}
 	for _, mac := range []carp.MAC{carp.GroupMAC4, carp.GroupMAC6} {
 		if err := pc.JoinGroup(mac[:]); err != nil {
 			return nil, errors.Join(fmt.Errorf("join %v on %q: %w", net.HardwareAddr(mac[:]), ifname, err), c.Close())
@@ -53,6 +56,20 @@ func Listen(ifname string, vhid uint8) (net.PacketConn, error) {
 		c.members = append(c.members, m)
 	}
 	return c, nil
+}
+
+// ignoreOutgoing keeps the kernel from copying every frame that leaves the carpdev
+// for a socket that wants none of them.
+func ignoreOutgoing(pc *packet.Conn) error {
+	raw, err := pc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var opt error
+	err = raw.Control(func(fd uintptr) {
+		opt = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	})
+	return errors.Join(err, opt)
 }
 
 // Close closes the socket and leaves the groups.

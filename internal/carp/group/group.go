@@ -84,6 +84,7 @@ type Group struct {
 	announces [][]byte // whole frames, one per shared address
 	box       mailbox
 	deaf      bool   // as OnDeaf was told; Run's
+	otherBase uint8  // the advbase of a peer that was complained about; Run's
 	out       []byte // the frame under construction; Run's
 
 	// mu guards what Status reads. Run holds it for as long as a verb takes,
@@ -219,6 +220,11 @@ func (g *Group) receive(b []byte) {
 	g.received(&r, why)
 	if why != carp.Accepted {
 		return
+	}
+	if r.AdvBase != g.cfg.Machine.AdvBase && r.AdvBase != g.otherBase && !r.Goodbye() {
+		g.otherBase = r.AdvBase // said once
+		g.log.Warn("another advbase: a lease is safe only where all members have the same",
+			zap.String("group", g.cfg.Name), zap.Stringer("from", r.From), zap.Uint8("advbase", r.AdvBase))
 	}
 	own := g.source(r.From.Is4())
 	g.step(func(m *carp.Machine, now time.Time) carp.Effects {
