@@ -109,10 +109,17 @@ func (d *demo) run(ctx context.Context, out, progress io.Writer) error {
 		}
 		results = append(results, res)
 	}
-	if d.runs > 1 && d.output == "text" {
-		_, err = fmt.Fprintf(out, "\n%s", lab.Summary(results))
+	if d.runs == 1 || d.output != "text" {
+		return nil
 	}
-	return err
+	text, kept := lab.Summary(results)
+	if _, err := fmt.Fprintf(out, "\n%s", text); err != nil {
+		return fmt.Errorf("print the summary: %w", err)
+	}
+	if !kept {
+		return errors.New("not every run kept what the README promises: see the summary")
+	}
+	return nil
 }
 
 // check finds mistakes in the flags before anything is built.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/daemon"
+	"github.com/xcarp/xcarp/internal/version"
 )
 
 func main() {
@@ -65,6 +66,7 @@ func rootCommand() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	cmd.Version = version.Version
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.paths.Run, "run-dir", env("XCARP_RUN_DIR", "/run/xcarp"), "control socket and lock (XCARP_RUN_DIR)")
 	f.StringVar(&o.paths.State, "state-dir", env("XCARP_STATE_DIR", "/var/lib/xcarp"), "what outlives a reboot (XCARP_STATE_DIR)")

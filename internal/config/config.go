@@ -73,7 +73,7 @@ type HMAC string
 
 // The ways of making a digest.
 const (
-	HMACAuto    HMAC = "auto" // what the peer uses
+	HMACAuto    HMAC = "auto" // as openbsd; both ways are accepted always
 	HMACFreeBSD HMAC = "freebsd"
 	HMACOpenBSD HMAC = "openbsd"
 )

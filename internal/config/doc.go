@@ -1,7 +1,7 @@
 // Package config turns the text of /etc/xcarp/xcarp.yaml into a Config, and
 // says what is wrong with it in words that name the place and the remedy.
 //
-// There is one checker for everybody: `xcarp run`, `xcarp check` and a reload
+// There is one checker for everybody: `xcarp run`, `xcarp check` and SIGHUP
 // all call Load and then Check, so a file that passes the one passes the others.
 //
 //	Load   text → Config: syntax, keys, types, ranges, references between

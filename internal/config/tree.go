@@ -80,7 +80,7 @@ func parse(text []byte) (root *node, err error) {
 	if e := tooDeep(text); e != nil {
 		return nil, e
 	}
-	defer func() { // the parser is not ours, and a reload must survive any text
+	defer func() { // the parser is not ours, and a running daemon must survive any text
 		if r := recover(); r != nil {
 			root, err = nil, &syntax{line: 1, column: 1, message: "not readable as YAML"}
 		}

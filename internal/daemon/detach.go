@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/vishvananda/netlink"
 
@@ -60,5 +61,6 @@ func Detach(paths Paths, force bool) (removed []string, err error) {
 		return removed, nil // without nftables there is no table of ours either
 	}
 	defer trap.Close()
+	_ = os.Remove(filepath.Join(paths.Run, SocketName)) // of a daemon that was killed
 	return append(removed, "nftables table inet "+trapTable), trap.Remove()
 }

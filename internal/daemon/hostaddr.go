@@ -23,12 +23,25 @@ func hostAddr(a netip.Addr) *netlink.Addr {
 	}
 }
 
-// addHostAddrs gives the addresses to the device. Those it has stay as they are:
-// replacing one would be a change, and we are told of changes.
+// addHostAddrs gives the device those of the addresses that it lacks. To write one
+// again would be a change to the kernel, which tells us and the network's routers.
 func addHostAddrs(h *netlink.Handle, ifindex int, addrs []netip.Addr) error {
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
+	held, err := h.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list the addresses of interface %d: %w", ifindex, err)
+	}
+	has := map[netip.Addr]bool{}
+	for _, l := range held {
+		if a, ok := netip.AddrFromSlice(l.IP); ok {
+			has[a.Unmap()] = true
+		}
+	}
 	var errs []error
 	for _, a := range addrs {
+		if has[a] {
+			continue
+		}
 		if err := h.AddrAdd(link, hostAddr(a)); err != nil && !errors.Is(err, unix.EEXIST) {
 			errs = append(errs, fmt.Errorf("add %s to interface %d: %w", a, ifindex, err))
 		}

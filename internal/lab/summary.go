@@ -13,12 +13,10 @@ func (r *Result) promisedMS() float64 {
 	return masterDownMS + 50 + r.RigStallMS
 }
 
-// Summary puts several runs of one fault into a few lines: what was lost, and for
-// a crash whether each run kept the promise.
-func Summary(results []Result) string {
-	if len(results) == 0 {
-		return ""
-	}
+// Summary puts several runs of one fault, at least one, into a few lines: what was
+// lost, and for a crash whether each run kept the promise. kept is false if one did
+// not, or if a download that should have survived did not, or the other way round.
+func Summary(results []Result) (text string, kept bool) {
 	var blackouts, stalls []float64
 	survived, resets, lost, within, flows, alive := 0, 0, 0, 0, 0, 0
 	for _, r := range results {
@@ -45,7 +43,11 @@ func Summary(results []Result) string {
 	if first.Fault == Crash {
 		fmt.Fprintf(&b, "  promise   %.1f ms + 50 ms + the prober's own stall: kept in %d of %d\n", masterDownMS, within, len(results))
 	}
-	return b.String()
+	kept = survived == len(results) && (first.Fault != Crash || within == len(results))
+	if !first.Sync {
+		kept = survived == 0
+	}
+	return b.String(), kept
 }
 
 // median of values in order.

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -31,8 +32,15 @@ func TestSetGroupKeepsTheRole(t *testing.T) {
 	if mac := l.resolve(t, shared4, 300*time.Millisecond); mac != "" {
 		t.Errorf("client learned %s for the address that is no longer shared", mac)
 	}
-	if err := p.SetGroup(otherVHID, []netip.Addr{second}); err == nil {
-		t.Error("one address was given to two groups")
+	// The address moves to a group that is not master, and back.
+	if err := p.SetGroup(otherVHID, []netip.Addr{second}); err != nil {
+		t.Fatal(err)
+	}
+	if mac := l.resolve(t, second, 300*time.Millisecond); mac != "" {
+		t.Errorf("client learned %s for the address that moved to a backup", mac)
+	}
+	if err := errors.Join(p.DeleteGroup(otherVHID), p.SetGroup(testVHID, []netip.Addr{second, shared6})); err != nil {
+		t.Fatal(err)
 	}
 	if err := p.DeleteGroup(testVHID); err != nil {
 		t.Fatal(err)

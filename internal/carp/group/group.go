@@ -83,9 +83,10 @@ type Group struct {
 	vmac      carp.MAC
 	announces [][]byte // whole frames, one per shared address
 	box       mailbox
-	deaf      bool   // as OnDeaf was told; Run's
-	otherBase uint8  // the advbase of a peer that was complained about; Run's
-	out       []byte // the frame under construction; Run's
+	deaf      bool      // as OnDeaf was told; Run's
+	otherBase uint8     // the advbase of a peer that was complained about; Run's
+	mistrust  time.Time // when a refused advert was last complained about; Run's
+	out       []byte    // the frame under construction; Run's
 
 	// mu guards what Status reads. Run holds it for as long as a verb takes,
 	// and never while it carries out effects.
@@ -218,6 +219,11 @@ func (g *Group) receive(b []byte) {
 		}
 	}
 	g.received(&r, why)
+	if why == carp.DropAuth && g.now().Sub(g.mistrust) > time.Minute {
+		g.mistrust = g.now()
+		g.log.Warn("advert refused: another password, or another list of addresses",
+			zap.String("group", g.cfg.Name), zap.Stringer("from", r.From), zap.Uint8("vhid", r.VHID))
+	}
 	if why != carp.Accepted {
 		return
 	}
