@@ -147,3 +147,52 @@ func TestNeighboursLearnTheVirtualMAC(t *testing.T) {
 		}
 	}
 }
+
+// A carpdev that was deleted and made again gets its programs and its group back;
+// the other one is missed by nobody.
+func TestCarpdevMadeAnewIsTakenUp(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.reconfigure(func(s string) string { return strings.Replace(s, "bundle: [wan, lan]\n", "", 1) })
+	p.a.start()
+	p.a.waitState(15*time.Second, "MASTER", "lan", "wan")
+	term := p.a.group("lan").Term
+	p.a.ns.Exec("ip", "link", "del", "wan0")
+	p.a.waitState(10*time.Second, "INIT", "wan")
+	p.sw.Plug("br-wan", p.a.ns, "wan0")
+	p.a.ns.Addr("wan0", "203.0.113.2/24")
+	p.a.ns.Addr("wan0", "2001:db8:1::2/64")
+	p.a.waitState(30*time.Second, "MASTER", "wan")
+	if g := p.a.group("lan"); g.State != "MASTER" || g.Term != term {
+		t.Errorf("the other group is %s with term %d, want MASTER with term %d", g.State, g.Term, term)
+	}
+}
+
+// What the configuration no longer has is no longer in the dataplane.
+func TestRemovedGroupIsForgotten(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.start()
+	p.a.waitState(15*time.Second, "MASTER", "lan", "wan")
+	p.a.kill(unix.SIGKILL) // so that nothing is tidied up on the way out
+	p.a.reconfigure(func(s string) string {
+		s = strings.Replace(s, "bundle: [wan, lan]\n", "", 1)
+		s = strings.Replace(s, "vhid: 2", "vhid: 7", 1) // the addresses move to another vhid
+		i := strings.Index(s, "  wan:")
+		return s[:i] + s[i+strings.Index(s[i:], "\n")+1:] // and the WAN is not shared any more
+	})
+	p.a.start()
+	p.a.waitState(15*time.Second, "MASTER", "lan")
+	if mac := p.client.neighbour(t, "10.0.0.1"); mac != vMAC(7) {
+		t.Errorf("the client resolves the address to %s, want %s", mac, vMAC(7))
+	}
+	if p.a.holds("wan0", "203.0.113.1/32") {
+		t.Error("the kernel still has the address of the removed group")
+	}
+	p.a.ns.Addr("wan0", "203.0.113.1/24") // now the node's own
+	own := mac(t, p.a.ns, "wan0").String()
+	p.server.Exec("ping", "-c", "1", "-W", "5", "203.0.113.1")
+	if neigh := p.server.Exec("ip", "neigh", "show", "203.0.113.1"); !strings.Contains(neigh, own) {
+		t.Errorf("the server's entry is %q, want the NIC's own %s", neigh, own)
+	}
+}

@@ -105,6 +105,7 @@ func (d *Daemon) open() error {
 	if d.facts, err = newHostFacts(d.log, d.shared(), d.carpdevs, d.keeper.Changed); err != nil {
 		return err
 	}
+	d.facts.anew = d.startOver
 	if d.changes, err = d.facts.subscribe(); err != nil {
 		return err
 	}
@@ -304,6 +305,17 @@ func (d *Daemon) watchdog(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// startOver replaces this process by a new one of the same program, as after a
+// crash: what is on the other carpdevs is adopted, so nobody notices there, and the
+// interface that was made anew gets its programs.
+func (d *Daemon) startOver(dev string) {
+	d.log.Warn("the carpdev was made anew: starting over in place", zap.String("carpdev", dev))
+	_ = d.log.Sync()
+	if err := unix.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
+		d.log.Error("start over", zap.Error(err))
 	}
 }
 

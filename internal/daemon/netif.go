@@ -25,6 +25,7 @@ type hostFacts struct {
 
 	carpdevs map[int]*carpdev
 	onAddr   func(ifindex int) // addresses changed
+	anew     func(dev string)  // an interface of the carpdev's name is another one now
 }
 
 // newHostFacts opens its socket in the caller's network namespace.
@@ -150,6 +151,12 @@ func (f *hostFacts) readLinks() {
 	for i, d := range f.carpdevs {
 		l, err := f.handle.LinkByIndex(i)
 		d.SetUp(err == nil && linkUp(l))
+		if err == nil {
+			continue
+		}
+		if l, err := f.handle.LinkByName(d.name); err == nil && linkUp(l) {
+			f.anew(d.name)
+		}
 	}
 }
 
