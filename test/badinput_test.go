@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,6 +73,18 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"a second daemon in the run-dir", func(_ *testing.T, _ *node, c *exec.Cmd) {
 			c.Args = append(c.Args, "--run-dir", filepath.Join(p.b.dir, "run"))
 		}, []string{"another xcarp daemon", "--run-dir"}},
+		{"a second daemon on a carpdev", func(t *testing.T, n *node, c *exec.Cmd) {
+			// One of another run-dir runs on the same interfaces.
+			other := &node{tb: t, ns: n.ns, name: n.name, dir: t.TempDir(), pin: n.pin + "-other", conf: n.conf}
+			t.Cleanup(func() {
+				other.kill(unix.SIGTERM)
+				_ = other.ns.Do(func() error { _, err := other.xcarp("detach", "--force"); return err })
+			})
+			other.start()
+			nstest.Eventually(t, 10*time.Second, "the first daemon", func() bool { return other.status() != nil })
+			other.waitState(15*time.Second, "MASTER", "lan", "wan")
+			nstest.Eventually(t, 10*time.Second, "the trap is over", func() bool { return !strings.Contains(n.ns.Exec("nft", "list", "ruleset"), "expires") })
+		}, []string{"another xcarp daemon", "stop it first"}},
 		{"no root", func(_ *testing.T, n *node, c *exec.Cmd) {
 			for d := range map[string]bool{filepath.Dir(xcarpBin): true, n.dir: true, filepath.Dir(n.dir): true} {
 				os.Chmod(d, 0o755)
@@ -125,12 +138,17 @@ func TestBadInputChangesNothing(t *testing.T) {
 	}
 }
 
+// unstableLink is what changes on a link by itself.
+var unstableLink = regexp.MustCompile(` tentative`)
+
 // snapshot is all of a node that a daemon could change.
 func (n *node) snapshot() string {
 	n.tb.Helper()
 	var b strings.Builder
 	for _, c := range [][]string{
 		{"ip", "addr"},
+		{"ip", "-d", "link"},
+		{"sh", "-c", "for d in lan0 wan0; do tc filter show dev $d ingress; tc filter show dev $d egress; bpftool net show dev $d; done 2>/dev/null"},
 		{"tc", "qdisc"},
 		{"bridge", "fdb"},
 		{"nft", "list", "ruleset"},
@@ -147,7 +165,7 @@ func (n *node) snapshot() string {
 			if c[0] == "bridge" && !strings.Contains(line, "00:00:5e") {
 				continue // multicast groups come and go with the kernel's own doings
 			}
-			b.WriteString(strings.ReplaceAll(line, " tentative", ""))
+			b.WriteString(unstableLink.ReplaceAllString(line, ""))
 		}
 	}
 	return b.String()

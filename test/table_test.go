@@ -153,6 +153,23 @@ func TestFlowsExistOnThePeer(t *testing.T) {
 	p.a.editTable(ct.New, flows)
 	p.waitEqual(10*time.Second, len(flows))
 
+	// What conntrack(8) made on a, written out, is what conntrack(8) reads on b.
+	for _, f := range []struct{ make, want string }{
+		{"-p tcp -s 10.0.0.9 -d 198.51.100.9 --sport 1001 --dport 22 --state ESTABLISHED -u SEEN_REPLY,ASSURED -t 300 -n 203.0.113.1:5001",
+			"ipv4 2 tcp 6 ESTABLISHED src=10.0.0.9 dst=198.51.100.9 sport=1001 dport=22 src=198.51.100.9 dst=203.0.113.1 sport=22 dport=5001 [ASSURED] mark=32343"},
+		{"-p udp -s 192.0.2.9 -d 203.0.113.1 --sport 1002 --dport 53 -t 300 -u SEEN_REPLY -g 10.0.0.53:5353",
+			"ipv4 2 udp 17 src=192.0.2.9 dst=203.0.113.1 sport=1002 dport=53 src=10.0.0.53 dst=192.0.2.9 sport=5353 dport=1002 mark=32343"},
+		{"-p tcp -s 2001:db8:9::9 -d 2001:db8:8::8 --sport 1003 --dport 443 --state FIN_WAIT -u SEEN_REPLY,ASSURED -t 300",
+			"ipv6 10 tcp 6 FIN_WAIT src=2001:db8:9::9 dst=2001:db8:8::8 sport=1003 dport=443 src=2001:db8:8::8 dst=2001:db8:9::9 sport=443 dport=1003 [ASSURED] mark=32343"},
+	} {
+		// Before the protocol conntrack(8) takes another mark than it is given.
+		p.a.ns.Exec("conntrack", append(append([]string{"-I"}, strings.Fields(f.make)...), "-m", fmt.Sprint(testMark))...)
+		nstest.Eventually(t, 10*time.Second, "on b: "+f.want, func() bool { return slices.Contains(p.b.table(), f.want) })
+		which, _, _ := strings.Cut(f.make, "--dport")
+		p.a.ns.Exec("conntrack", append([]string{"-D"}, strings.Fields(which)...)...)
+	}
+	p.waitEqual(10*time.Second, len(flows))
+
 	// Half of the UDP flows go, and a TCP connection moves on.
 	p.a.editTable(ct.Destroy, flows[:500])
 	p.waitEqual(10*time.Second, len(flows)-500)

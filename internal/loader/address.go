@@ -116,10 +116,6 @@ func (m *maps) addrMap(a netip.Addr) *ebpf.Map {
 	return m.byName[xdpMapAddr6]
 }
 
-func (m *maps) owner(a netip.Addr) (o xdpOwner, err error) {
-	return o, m.addrMap(a).Lookup(key(a), &o)
-}
-
 // addrs lists every shared address and its vhid.
 func (m *maps) addrs() (map[netip.Addr]uint8, error) {
 	all := map[netip.Addr]uint8{}
