@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/carp/group"
 	"github.com/xcarp/xcarp/internal/config"
+	"github.com/xcarp/xcarp/internal/loader"
 	"github.com/xcarp/xcarp/internal/sync"
 	"github.com/xcarp/xcarp/internal/version"
 )
@@ -225,7 +227,7 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		XDPMode:      string(m.dev.port.Mode()),
 		Answer:       m.dev.port.Answer(),
 		MastersSeen:  []string{},
-		Drops:        s.Drops,
+		Drops:        m.drops(s.Drops, packets),
 		Packets:      packets,
 		Addresses:    []string{},
 		VMAC:         fmt.Sprintf("00:00:5e:00:01:%02x", m.cfg.VHID),
@@ -249,6 +251,22 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		g.MastersSeen = append(g.MastersSeen, a.Addr.String())
 	}
 	return g
+}
+
+// droppedEarly are the dataplane's reasons to drop an advert. What XDP dropped the
+// daemon never saw; what tc drops it has counted itself.
+var droppedEarly = []string{"badttl", "badlen", "badsum", "badfrag"}
+
+// drops adds up why adverts were refused, wherever that was.
+func (m *member) drops(daemon, packets map[string]uint64) map[string]uint64 {
+	all := maps.Clone(daemon)
+	if m.dev.port.Mode() == loader.TC {
+		return all
+	}
+	for _, why := range droppedEarly {
+		all[why] += packets[why]
+	}
+	return all
 }
 
 func syncStatus(p sync.PeerStatus) SyncStatus {

@@ -34,7 +34,7 @@ type GroupStatus struct {
 	XDPMode      string            `json:"xdp_mode"` // native, generic or tc
 	Answer       string            `json:"answer"`   // ARP and ND answered by xdp or tc
 	MastersSeen  []string          `json:"masters_seen"`
-	Drops        map[string]uint64 `json:"drops"`   // adverts refused by the daemon and frames by the dataplane, by reason
+	Drops        map[string]uint64 `json:"drops"`   // adverts refused, by reason
 	Packets      map[string]uint64 `json:"packets"` // all verdicts of the dataplane, by reason
 	Addresses    []string          `json:"addresses"`
 	VMAC         string            `json:"vmac"`
@@ -55,7 +55,7 @@ type SyncStatus struct {
 	Up        bool              `json:"up"`
 	InSync    bool              `json:"in_sync"`
 	LagMS     float64           `json:"lag_ms"` // from the kernel's event to the peer's acknowledgement
-	Flows     int               `json:"flows"`  // known to be on both nodes
+	Flows     int               `json:"flows"`  // known here, ours and the peer's
 	Pending   int               `json:"pending"`
 	Sent      uint64            `json:"records_sent"`
 	Received  uint64            `json:"records_received"`
