@@ -76,6 +76,7 @@ func listenControl(runDir string, log *zap.Logger, status func() Status, metrics
 			ReadHeaderTimeout: 2 * time.Second,
 			ReadTimeout:       5 * time.Second,
 			WriteTimeout:      10 * time.Second,
+			IdleTimeout:       time.Second, // a client that keeps its connection keeps others out
 			MaxHeaderBytes:    16 << 10,
 			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 				return context.WithValue(ctx, credKey{}, peerCred(c))
@@ -176,6 +177,7 @@ func Client(runDir string) *http.Client {
 	return &http.Client{
 		Timeout: 10 * time.Second,
 		Transport: &http.Transport{
+			DisableKeepAlives: true, // the daemon serves a bounded number of connections
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				var d net.Dialer
 				return d.DialContext(ctx, "unix", path)
