@@ -74,7 +74,14 @@ func (m *Machine) receiveEqual(now time.Time, h *Heard) Effects {
 	} else if !m.equal4.IsZero() && now.Sub(m.equal4) < memory*m.interval() {
 		return Effects{}
 	}
-	if h.Own.IsValid() && h.Own.Less(h.From) {
+	lower := h.Own.IsValid() && h.Own.Less(h.From)
+	if h.Own == h.From {
+		// Without addresses of their own both speak from the shared one. The
+		// counters began at different times, so they are in the same order
+		// for both.
+		lower = m.counter < h.Counter
+	}
+	if lower {
 		return m.claim(now)
 	}
 	if !m.tied.IsZero() && now.Sub(m.tied) < memory*m.interval() {

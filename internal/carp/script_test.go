@@ -138,7 +138,7 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 	case "recv", "goodbye":
 		h := Heard{From: a.addr(t, "from", "10.0.0.2"), Own: a.addr(t, "own", "10.0.0.1")}
 		h.AdvBase, h.AdvSkew = uint8(a.num(t, "advbase")), uint8(a.num(t, "advskew"))
-		h.Demotion = uint8(a.num(t, "demote"))
+		h.Demotion, h.Counter = uint8(a.num(t, "demote")), a.num(t, "counter")
 		if words[1] == "goodbye" {
 			h.AdvBase, h.AdvSkew = 255, 255
 		}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/carp/group"
 	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/ct"
@@ -257,6 +258,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.sysctls()
 		run(d.mirror.Run)
 	}
+	run(d.liveness)
 	run(d.watchdog)
 	run(d.hangup)
 	for _, m := range d.members {
@@ -288,7 +290,38 @@ func ignoreCanceled(err error) error {
 	return err
 }
 
-// watchdog tells systemd that we are alive, if it asked.
+// livenessEvery is how often each election gives a sign of life.
+const livenessEvery = 100 * time.Millisecond
+
+// liveness asks every election for signs of life.
+func (d *Daemon) liveness(ctx context.Context) error {
+	t := time.NewTicker(livenessEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			for _, m := range d.members {
+				m.group.Stamp()
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// hung returns an election that has given no sign of life for a second.
+func (d *Daemon) hung() *member {
+	limit := carp.SinceBoot(group.BootClock().Add(-time.Second))
+	for _, m := range d.members {
+		if m.alive.Load() < int64(limit) {
+			return m
+		}
+	}
+	return nil
+}
+
+// watchdog tells systemd that we are alive, if it asked: as long as every election
+// is. Otherwise systemd ends the process, and the next one adopts what it can.
 func (d *Daemon) watchdog(ctx context.Context) error {
 	every, err := sd.SdWatchdogEnabled(false)
 	if err != nil || every == 0 {
@@ -299,6 +332,10 @@ func (d *Daemon) watchdog(ctx context.Context) error {
 	for {
 		select {
 		case <-t.C:
+			if m := d.hung(); m != nil {
+				d.log.Error("the election does not move: no sign of life for the watchdog", zap.String("group", m.cfg.Name))
+				continue
+			}
 			if _, err := sd.SdNotify(false, sd.SdNotifyWatchdog); err != nil {
 				d.log.Warn("systemd not told that we are alive", zap.Error(err))
 			}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/xcarp/xcarp/internal/carp"
@@ -24,7 +25,15 @@ type member struct {
 	cfg      *config.Group
 	dev      *carpdev
 	group    *group.Group
-	siblings []*member // of the same bundle, without this one
+	siblings []*member    // of the same bundle, without this one
+	alive    atomic.Int64 // when the election loop last gave a sign of life, ns since boot
+}
+
+// stamp notes the sign of life here, for the watchdog, and in the dataplane, for
+// whom it answers.
+func (m *member) stamp(now time.Time) {
+	m.alive.Store(int64(carp.SinceBoot(now)))
+	m.dev.port.Stamp(m.cfg.VHID, now)
 }
 
 // newMember prepares the group on its carpdev. What the dataplane still holds
@@ -77,6 +86,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 		Router:       forwards6(dev.name),
 		BeforeMaster: func() { d.beforeMaster(g.Name) },
 		OnRole:       func(t group.Transition) { d.onRole(m, t) },
+		OnStamp:      m.stamp,
 		OnDeaf:       func(deaf bool) { m.demoteSiblings("deaf "+dev.name, deaf) },
 		Adopt:        adopt,
 		Term:         d.terms.Get(g.Name),

@@ -48,6 +48,10 @@ type Config struct {
 	// out. It must not block. May be nil.
 	OnRole func(Transition)
 
+	// OnStamp is called in Run's own goroutine after each Stamp. It must not
+	// block. May be nil.
+	OnStamp func(now time.Time)
+
 	// OnDeaf is told when the group has made way to a peer that it does not
 	// hear on the carpdev, and when it hears something again. It must not
 	// block. May be nil.
@@ -155,6 +159,9 @@ func (g *Group) Run(ctx context.Context) error {
 		case <-g.box.news:
 			for _, verb := range g.box.take() {
 				g.step(verb)
+			}
+			if g.box.takeStamp() && g.cfg.OnStamp != nil {
+				g.cfg.OnStamp(g.now())
 			}
 		case <-broken:
 			broken = nil

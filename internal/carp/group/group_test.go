@@ -3,6 +3,7 @@ package group
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -460,6 +461,40 @@ func TestStatus(t *testing.T) {
 		if m := b.Status().Masters; len(m) != 0 {
 			t.Errorf("masters after the goodbye: %+v", m)
 		}
+		b.stop(t)
+	})
+}
+
+// A sign of life comes from the election's own goroutine, once for each question.
+func TestStampIsASignOfLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stamps := 0
+		a := start(t, new(segment), 1, carp.Config{AdvBase: 1}, func(c *Config) { c.OnStamp = func(time.Time) { stamps++ } })
+		for want := 1; want <= 3; want++ {
+			a.Stamp()
+			synctest.Wait()
+			if stamps != want {
+				t.Errorf("%d signs of life, want %d", stamps, want)
+			}
+		}
+		a.stop(t)
+	})
+}
+
+// Two nodes without addresses of their own, started together, settle.
+func TestEqualsWithoutAddressesSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		none := func(c *Config) {
+			c.Addrs = []netip.Prefix{vip4}
+			c.Source4 = func() netip.Addr { return netip.Addr{} }
+		}
+		a := start(t, s, 1, carp.Config{AdvBase: 1}, none)
+		b := start(t, s, 2, carp.Config{AdvBase: 1}, none)
+		time.Sleep(10 * time.Second)
+		wantState(t, a, carp.Master)
+		wantState(t, b, carp.Backup)
+		a.stop(t)
 		b.stop(t)
 	})
 }

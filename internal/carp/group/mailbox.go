@@ -19,6 +19,7 @@ type mailbox struct {
 	demote map[string]int
 	peers  map[string]peerSays // by node
 	follow bool
+	stamp  bool
 }
 
 type peerSays struct {
@@ -93,6 +94,21 @@ func (g *Group) Peer(node string, s carp.State, term uint64) {
 		}
 		g.box.peers[node] = peerSays{s, term}
 	})
+}
+
+// Stamp asks Run to call OnStamp: a sign of life that only the election itself can
+// give.
+func (g *Group) Stamp() {
+	g.box.put(func() { g.box.stamp = true })
+}
+
+// takeStamp reports whether a sign of life is asked for.
+func (b *mailbox) takeStamp() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	asked := b.stamp
+	b.stamp = false
+	return asked
 }
 
 // Follow tells that another group of the same bundle became MASTER here.
