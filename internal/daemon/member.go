@@ -1,8 +1,8 @@
 package daemon
 
 import (
-	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -95,7 +95,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	if adopted {
 		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
 	} else if d.mirror != nil {
-		m.group.Demote(ownerSync, incomplete) // until the mirror knows better
+		m.group.Demote(ownerSync, sync.Incomplete) // until the mirror knows better
 	}
 	state := carp.Init
 	if adopted {
@@ -117,7 +117,6 @@ func forwards6(dev string) bool {
 const (
 	ownerSync = "sync"
 
-	incomplete = 240 // the connection table lacks entries
 	linkFactor = 240 // net.inet.carp.ifdown_demotion_factor
 )
 
@@ -205,7 +204,7 @@ func (d *Daemon) demoteBySync(n int) {
 	for _, m := range d.members {
 		m.group.Demote(ownerSync, n)
 	}
-	d.keeper.Incomplete(n >= incomplete)
+	d.keeper.Incomplete(n >= sync.Incomplete)
 }
 
 // peerRoles carries what a peer says of itself to the groups of the same name.
@@ -222,6 +221,7 @@ func (d *Daemon) peerRoles(node string, roles []sync.GroupRole) {
 // status describes the group; packets are the dataplane's verdicts for its vhid.
 func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 	s := m.group.Status()
+	vmac := carp.VirtualMAC(m.cfg.VHID)
 	role := m.dev.port.Role(m.cfg.VHID)
 	g := GroupStatus{
 		Name:         m.cfg.Name,
@@ -240,7 +240,7 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Drops:        m.drops(s.Drops, packets),
 		Packets:      packets,
 		Addresses:    []string{},
-		VMAC:         fmt.Sprintf("00:00:5e:00:01:%02x", m.cfg.VHID),
+		VMAC:         net.HardwareAddr(vmac[:]).String(),
 		Mode:         string(m.cfg.Mode),
 		AdvBase:      m.cfg.AdvBase,
 		AdvSkew:      m.cfg.AdvSkew,

@@ -6,9 +6,10 @@ import (
 )
 
 const (
-	// incomplete is asked for by a node that must not take over while another
-	// lives: it has not got the table. As OpenBSD's pfsync during a bulk update.
-	incomplete = 240
+	// Incomplete is the demotion asked for by a node that must not take over
+	// while another lives: it has not got the table. FreeBSD's pfsync adds as
+	// much during a bulk update.
+	Incomplete = 240
 
 	cutOff = 3 * time.Second
 )
@@ -65,7 +66,7 @@ func (m *Mirror) demotion(now time.Duration) int {
 		m.complete = true
 	}
 	if !m.complete {
-		return incomplete
+		return Incomplete
 	}
 	return n
 }
