@@ -112,7 +112,8 @@ type Machine struct {
 	sendErrAt         time.Time // when they demoted us, zero if they do not
 
 	peers map[string]said // what each node of ours said last
-	deaf  bool            // nothing heard here since making way to a term
+	deaf  bool            // nothing heard here since making way to a term, or since the link is back
+	lost  bool            // the link was lost
 	yield uint64          // the term we made way for; 0: none
 }
 
@@ -175,9 +176,11 @@ func (m *Machine) Deadline() (time.Time, bool) {
 func (m *Machine) Link(now time.Time, up bool) Effects {
 	switch {
 	case !up && m.state != Init:
+		m.lost = true
 		return m.become(now, Init, "hardware interface down")
 	case up && m.state == Init && !m.stopped:
 		m.forgetSendErrs()
+		m.deaf, m.lost = m.lost, false
 		return m.become(now, Backup, "initialization complete")
 	}
 	return m.Tick(now)
@@ -343,9 +346,9 @@ func (m *Machine) stale(now time.Time) bool {
 	return some && !newer
 }
 
-// Deaf reports whether the group made way to a term that it knows of over the
-// sync channel alone: nothing has been heard on the carpdev since. What hangs
-// on the same node had better move, too.
+// Deaf reports whether nothing has been heard on the carpdev since its link came
+// back, or since the group made way to a term that it knows of over the sync
+// channel alone. What hangs on the same node had better be elsewhere.
 func (m *Machine) Deaf() bool { return m.deaf && (m.state == Backup || m.state == Drain) }
 
 // lapse steps down if the lease is over. Every verb asks it first: whatever

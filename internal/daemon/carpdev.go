@@ -37,17 +37,20 @@ func (d *carpdev) OnUp(f func(up bool)) {
 	}
 }
 
-// SetUp notes the state of the link and tells those who asked, if it changed.
-func (d *carpdev) SetUp(up bool) {
+// SetUp notes the state of the link and tells those who asked, if it changed. It
+// reports whether the link is back.
+func (d *carpdev) SetUp(up bool) (back bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.known && d.up == up {
-		return
+		return false
 	}
+	back = d.known && up
 	d.up, d.known = up, true
 	for _, f := range d.onUp {
 		f(up)
 	}
+	return back
 }
 
 // addrBox is an address that one goroutine sets and others read.

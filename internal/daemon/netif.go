@@ -125,7 +125,28 @@ func (f *hostFacts) link(u netlink.LinkUpdate) {
 	if d == nil {
 		return
 	}
-	d.SetUp(u.Header.Type != unix.RTM_DELLINK && linkUp(u.Link))
+	if d.SetUp(u.Header.Type != unix.RTM_DELLINK && linkUp(u.Link)) {
+		f.forgetNeighbours(d)
+	}
+}
+
+// forgetNeighbours makes the kernel ask again, at once, for whom it asked in vain
+// while the link was down: it would wait up to a second between its questions, and
+// a master that is back would forward nothing to them meanwhile.
+func (f *hostFacts) forgetNeighbours(d *carpdev) {
+	neighs, err := f.handle.NeighList(d.ifindex, netlink.FAMILY_ALL)
+	if err != nil {
+		f.log.Warn("neighbours not read", zap.String("carpdev", d.name), zap.Error(err))
+		return
+	}
+	for i := range neighs {
+		if neighs[i].State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) == 0 {
+			continue
+		}
+		if err := f.handle.NeighDel(&neighs[i]); err != nil {
+			f.log.Debug("neighbour not forgotten", zap.String("carpdev", d.name), zap.Error(err))
+		}
+	}
 }
 
 // refresh reads everything anew.
@@ -150,7 +171,9 @@ func (f *hostFacts) reread() {
 func (f *hostFacts) readLinks() {
 	for i, d := range f.carpdevs {
 		l, err := f.handle.LinkByIndex(i)
-		d.SetUp(err == nil && linkUp(l))
+		if d.SetUp(err == nil && linkUp(l)) {
+			f.forgetNeighbours(d)
+		}
 		if err == nil {
 			continue
 		}

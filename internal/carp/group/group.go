@@ -253,17 +253,15 @@ func (g *Group) step(verb func(*carp.Machine, time.Time) carp.Effects) {
 	e := verb(g.machine, now)
 	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
 	t.Adopted = t.To != t.From && e.Role == nil
-	g.mu.Unlock()
-	g.carryOut(t, e)
-	g.mu.Lock()
 	deaf := g.machine.Deaf()
 	g.mu.Unlock()
 	if deaf != g.deaf {
 		g.deaf = deaf
 		if g.cfg.OnDeaf != nil {
-			g.cfg.OnDeaf(deaf)
+			g.cfg.OnDeaf(deaf) // first, or siblings would be too demoted to follow
 		}
 	}
+	g.carryOut(t, e)
 }
 
 // carryOut does what the Machine wants, in the order of its fields. A role
