@@ -73,12 +73,12 @@ generate-check: ## regenerate, and fail if that changes a committed file
 	@scripts/generate-check
 
 demo: root build ## cut the master off in a small network and watch the stream go on
-	@scripts/need nftables
+	@scripts/need nftables iproute2
 	bin/xcarp-lab demo
 
 bench: root build ## Go benchmarks (BENCH=regexp picks some), then ten crashes against the promise
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 ./...
-	@scripts/need nftables
+	@scripts/need nftables iproute2
 	bin/xcarp-lab demo --runs 10
 	bin/xcarp-lab demo --runs 5 --no-sync
 
