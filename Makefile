@@ -14,7 +14,7 @@ MATRIX_PACKAGES ?= test/matrix/smoke internal/loader internal/ct:-TestEventsOf|T
 # Debian packages by use. A name before = is a program that proves the package.
 NEED_C      := clang-19 llvm-19 libbpf-dev
 NEED_LINT   := $(NEED_C) clang-format-19 shellcheck
-NEED_TEST   := gcc=gcc libc6-dev iproute2 iputils-ping procps util-linux nftables conntrack ucarp tshark
+NEED_TEST   := gcc=gcc libc6-dev iproute2 iputils-ping procps util-linux nftables conntrack ucarp tshark bpftool netbase
 NEED_MATRIX := qemu-system-x86_64=qemu-system-x86 kmod cpio xz-utils zstd
 
 # Root tests measure time and load the kernel: one package at a time, never cached.
