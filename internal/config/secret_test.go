@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/nstest"
 )
 
 func TestReadSecret(t *testing.T) {
@@ -53,9 +55,7 @@ func TestReadSecret(t *testing.T) {
 	}
 	t.Run("of somebody else", func(t *testing.T) {
 		path := file("h", "x", 0o600)
-		if os.Geteuid() != 0 {
-			t.Skip("needs root to give a file away")
-		}
+		nstest.RequireRoot(t) // to give a file away
 		if err := os.Chown(path, 4711, -1); err != nil {
 			t.Fatal(err)
 		}
