@@ -243,13 +243,14 @@ func (p *parser) isKeyword(w word) bool {
 // unknown says what a word could have been. A word behind a password may be a part
 // of it, and is not shown.
 func (p *parser) unknown(w word) error {
-	if n := p.at - 3; n >= 0 {
+	like := spell.Nearest(w.text, known())
+	if n := p.at - 3; n >= 0 && like == "" {
 		if k, _, ok := find(p.words[n].text); ok && k.key == "pass" {
 			return fail(w, "the word behind the password is no keyword", "put a password with blanks in it into quotes")
 		}
 	}
 	fix := "known are vhid, advbase, advskew, pass, carpdev, carppeer, carpnodes, balancing, addresses, up and down"
-	if like := spell.Nearest(w.text, known()); like != "" {
+	if like != "" {
 		fix = fmt.Sprintf("did you mean %q?", like)
 	} else if looksLikeAddress(w.text) {
 		return fail(w, fmt.Sprintf("%q is not an address", w.text), "write one such as 10.0.0.1 netmask 255.255.255.0")

@@ -81,7 +81,7 @@ func TestABadLineIsSaidInOneLine(t *testing.T) {
 		{"balancing", "carp1 balancing ip-stelth", `column 17: balancing cannot be "ip-stelth": did you mean "ip-stealth"?`},
 		{"carpnodes", "carp1 carpnodes 1:0,1:100", `column 17: carpnodes names vhid 1 twice: write vhid:advskew for each node, such as 1:0,2:100`},
 		{"an open quote", `carp1 pass "two`, `column 12: a quote that does not end: add the second "`},
-		{"a password without quotes", "carp1 pass two words", `column 16: the word behind the password is no keyword: put a password with blanks in it into quotes`},
+		{"a password without quotes", "carp1 pass two woorden", `column 16: the word behind the password is no keyword: put a password with blanks in it into quotes`},
 		{"nothing", "", `column 1: a line without an interface: write ifconfig carp1 and what it shall be`},
 		{"no interface", "vhid 1 pass x", `column 1: vhid where the name of an interface belongs: write ifconfig carp1 vhid …`},
 		{"destroy and more", "carp1 destroy vhid 1", `column 20: destroy beside other words: give it alone`},

@@ -22,6 +22,9 @@ func s(sync string) string {
 	return "node: fw-a\nkey_file: k\nsync: " + sync + "\n" + "groups: {g: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}}\n"
 }
 
+// line is a text with one group, which is a BSD line.
+func line(l string) string { return "groups:\n  carp1: \"" + l + "\"\n" }
+
 // bad holds texts with one mistake, or few, and everything that is said.
 var bad = []struct{ name, text, want string }{
 	{"not YAML", "groups: {a: [\n", `xcarp.yaml:1:13: not YAML: sequence end token ']' not found`},
@@ -45,14 +48,20 @@ xcarp.yaml:1:77: unknown key "auth_pass" in a group: did you mean "pass"?`},
 	{"later, top", g("") + "track: {}\n", `xcarp.yaml:4:1: track is not supported by this version: remove it`},
 	{"later, group", g(", balance: arp"), `xcarp.yaml:3:66: balance is not supported by this version: remove it`},
 	{"later, misspelt", g(", carpper: 1"), `xcarp.yaml:3:66: unknown key "carpper" in a group: "carppeer" is not supported by this version`},
-	{"BSD line", "groups:\n  carp1: \"vhid 1 pass secret carpdev em0\"\n", `xcarp.yaml:2:3: group "carp1" is a BSD line, which is not supported by this version: write it as a mapping: carp1: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}`},
+	{"BSD line", "groups:\n  carp1: \"vhid 1 pass secret carpdev em0\"\n", `xcarp.yaml:2:10: the line of group "carp1" lacks an address: write vhid 1 pass PASSWORD carpdev em0 10.0.0.1 netmask 255.255.255.0`},
+	{"BSD line, unknown word", line("vhid 1 pass secret advskwe 5 carpdev em0 10.0.0.1/24"), `xcarp.yaml:2:30: group "carp1": unknown word "advskwe": did you mean "advskew"?`},
+	{"BSD line, out of range", line("vhid 300 pass secret carpdev em0 10.0.0.1/24"), `xcarp.yaml:2:16: group "carp1": vhid 300 is out of range: write a number from 1 to 255`},
+	{"BSD line, no mask", line("vhid 3 pass secret carpdev em0 10.0.0.1"), `xcarp.yaml:2:42: group "carp1": address 10.0.0.1 has no mask: add netmask 255.255.255.0, or write 10.0.0.1/24`},
+	{"BSD line, network address", line("vhid 3 pass secret carpdev em0 10.0.0.0/24"), `xcarp.yaml:2:42: address 10.0.0.0 is the network address of 10.0.0.0/24: use one that a host can have`},
+	{"BSD line, no password", line("vhid 3 carpdev em0 10.0.0.1/24"), `xcarp.yaml:2:3: group "carp1" has no password: run (umask 077; xcarp keygen > /etc/xcarp/xcarp.key) and set key_file; with BSD or ucarp peers set pass_file`},
+	{"BSD line, VRRP", line("carpver 3 vhid 3 pass secret carpdev em0 10.0.0.1/24"), `xcarp.yaml:2:19: carpver 3 is VRRP: leave it out: xcarp speaks CARP, version 2`},
+	{"BSD line, another name", line("ifconfig carp2 vhid 3 pass secret carpdev em0 10.0.0.1/24"), "xcarp.yaml:2:20: group \"carp1\": the line of carp1 names carp2: leave `ifconfig carp2` out"},
+	{"BSD line and mapping, one vhid", line("vhid 1 pass x carpdev eth0 10.0.0.2/24") + "  g: {vhid: 1, carpdev: eth0, pass: x, addresses: [10.0.0.1/24]}\n", `xcarp.yaml:3:13: vhid 1 on eth0 is taken by group "carp1": give one of them another vhid`},
 	{"key twice", g(", vhid: 2"), `xcarp.yaml:3:66: "vhid" a second time: the first is in line 3`},
 	{"group twice", g("") + "  g: {}\n", `xcarp.yaml:4:3: "g" a second time: the first is in line 3`},
 	{"no value", g("") + "node2:\nxdp:\n", `xcarp.yaml:4:1: unknown key "node2" at the top level: did you mean "node"?
 xcarp.yaml:5:1: xdp has no value: give it one or remove the key`},
 
-	{"no groups", "node: n\n", `xcarp.yaml: no groups: add groups: {name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}}`},
-	{"empty groups", "groups: {}\n", `xcarp.yaml:1:1: no groups: add one: name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}`},
 	{"groups as a list", "groups: [a]\n", `xcarp.yaml:1:9: groups must be a mapping, not a list: write name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}`},
 	{"empty group", "groups: {g: {}}\n", `xcarp.yaml:1:10: group "g" has no vhid: add vhid: 1 (to 255)
 xcarp.yaml:1:10: group "g" has no carpdev: add carpdev: and the interface

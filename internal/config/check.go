@@ -8,7 +8,8 @@ import (
 )
 
 // Check compares a loaded Config with the machine it is to run on. It returns
-// the warnings of Load, too, so its answer is all that is left to say.
+// the warnings of Load, too, so its answer is all that is left to say. It fills in
+// our own address on the sync link where the configuration leaves that open.
 func Check(c *Config, sys System) []Problem {
 	k := &checker{c: c, sys: sys}
 	for _, w := range c.Warnings {
@@ -18,6 +19,7 @@ func Check(c *Config, sys System) []Problem {
 		k.fail("", "not running as root", "attaching programs and changing addresses needs it: use sudo, or the systemd unit")
 	}
 	if c.Sync != nil {
+		c.Sync.resolve(sys)
 		k.sync(c.Sync)
 	}
 	seen := map[string]bool{}
@@ -139,6 +141,22 @@ func (k *checker) address(place string, i *Interface, g *Group, p netip.Prefix) 
 	k.fail(place, what, fix)
 }
 
+// resolve finds our own address where the configuration leaves it to the machine.
+func (s *Sync) resolve(sys System) {
+	if !s.ByAddress || s.Local.IsValid() {
+		return
+	}
+	for _, i := range sys.Interfaces {
+		for _, own := range i.Addresses {
+			for _, peer := range s.Peers {
+				if i.Name == s.Dev && own.Contains(peer) && own.Addr() != peer {
+					s.Local = own.Addr()
+				}
+			}
+		}
+	}
+}
+
 func (k *checker) sync(s *Sync) {
 	i := k.device("sync/dev", "sync.dev", s.Dev)
 	for n := range k.c.Groups {
@@ -157,6 +175,12 @@ func (k *checker) sync(s *Sync) {
 	local := false
 	for _, a := range i.Addresses {
 		local = local || a.Addr() == s.Local
+	}
+	if !s.Local.IsValid() {
+		for _, peer := range s.Peers {
+			k.fail("sync/local", fmt.Sprintf("no address on %s in a subnet with syncpeer %s", i.Name, peer), fmt.Sprintf("ip addr add, on %s", i.Name))
+		}
+		return
 	}
 	if !local {
 		fix := fmt.Sprintf("ip addr add %s/%d dev %s", s.Local, s.Local.BitLen()-2, i.Name)

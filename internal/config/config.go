@@ -22,7 +22,9 @@ type Config struct {
 	HasKey  bool
 	Sync    *Sync   // nil: no state sync
 	Preempt bool    // the default for the groups; net.inet.carp.preempt
-	Groups  []Group // sorted by name, at least one
+	Groups  []Group // sorted by name
+	Drafts  []Draft // what lines have begun: groups that are not complete
+	Idle    bool    // net.inet.carp.allow is 0: no group takes part
 	Bundles [][]string
 	XDP     XDP
 	Metrics Metrics
@@ -33,6 +35,9 @@ type Config struct {
 	// problem makes a Problem at a place of the text, for Check. It is a function
 	// because the text may hold passwords, and fmt looks into anything else.
 	problem func(place, message, fix string) *Problem
+
+	// origin is what the Config was made of, a function for the same reason.
+	origin func() *origin
 }
 
 // Sync is the link over which the nodes mirror their connection tables.
@@ -42,6 +47,10 @@ type Sync struct {
 	Hold  time.Duration         // timeout of mirrored flows, renewed by the owner
 	Local netip.Addr            // our own address in nodes
 	Peers map[string]netip.Addr // all other nodes
+
+	// ByAddress: the nodes are called by their addresses, and Local is whichever
+	// of Dev's can reach the peer. So it is with a line of pfsync0.
+	ByAddress bool
 }
 
 // Group is one vhid on one carpdev: the addresses that its master answers for.
@@ -57,6 +66,7 @@ type Group struct {
 	Mode      Mode
 	HMAC      HMAC
 	Preempt   bool
+	Down      bool // takes no part until `xcarp ifconfig NAME up`
 }
 
 // Mode says where a shared address lives.

@@ -17,10 +17,6 @@ func (r *reader) groups(c *Config, e entry, skew *uint8) {
 	if !r.want(e, mapping, "name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}") {
 		return
 	}
-	if len(e.value.entries) == 0 {
-		r.fail(e.key, "no groups", "add one: name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}")
-		return
-	}
 	seen := map[string]string{} // vhid and carpdev, or address → group
 	for _, g := range r.mapping(e.value) {
 		if r.name("group", g.key) {
@@ -33,9 +29,15 @@ func (r *reader) groups(c *Config, e entry, skew *uint8) {
 func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) Group {
 	g := Group{Name: e.key.text, AdvBase: 1, Mode: Local, HMAC: HMACAuto, Preempt: c.Preempt}
 	if e.value.kind == scalar {
-		r.failf(e.key, "write it as a mapping: "+g.Name+": {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}",
-			"group %q is a BSD line, which is not supported by this version", g.Name)
-		return g
+		line := e.value
+		if e.value = r.bsdGroup(e.key, line); e.value == nil {
+			return g
+		}
+		if lacks := draft(g.Name, e.value, true).Missing; len(lacks) > 0 {
+			r.failf(line, "write vhid 1 pass PASSWORD carpdev em0 10.0.0.1 netmask 255.255.255.0",
+				"the line of group %q lacks %s", g.Name, strings.Join(lacks, ", "))
+			return g
+		}
 	}
 	if e.value.kind != mapping {
 		r.failf(e.value, "write "+g.Name+": {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}",
@@ -87,6 +89,9 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	if k, ok := keys["preempt"]; ok {
 		g.Preempt = r.truth(k)
 	}
+	if k, ok := keys["down"]; ok {
+		g.Down = r.truth(k)
+	}
 	r.password(&g, e, keys)
 	return g
 }
@@ -104,7 +109,7 @@ func (r *reader) password(g *Group, e entry, keys map[string]entry) {
 			r.fail(pass.key, "pass must be one value that is not empty", "write pass: and the password in quotes")
 			return
 		}
-		if r.inline == nil {
+		if r.inline == nil && pass.key.from == nil {
 			r.inline = pass.key
 		}
 		g.Password = Secret(pass.value.text)
@@ -251,6 +256,7 @@ func (r *reader) bundles(c *Config, e entry) {
 			switch {
 			case n.kind != scalar:
 				r.failf(n, "write [wan, lan]", "bundle must be a list of groups, not of %s", n.what())
+			case r.gone[n.text]: // a line has taken it away, for now
 			case !slices.Contains(names, n.text):
 				if len(names) > 0 { // else that is the problem
 					r.fail(n, fmt.Sprintf("bundle names an unknown group %q", n.text), meant(n.text, names, "known are "))

@@ -27,7 +27,7 @@ var (
 	}
 	groupSection = &section{
 		name: "in a group",
-		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt"},
+		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt", "down"},
 		later: []string{"balance", "carpnodes", "carppeer", "detect", "split", "auth", "trailer", "accelerate", "defer",
 			"dscp", "hooks", "track", "preempt_delay", "startup_delay"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English

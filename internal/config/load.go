@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,31 +19,80 @@ const maxText = 256 << 10
 // names. The error joins a *Problem for everything that was found; see Problems.
 // env looks up a variable of the environment; nil means os.Getenv.
 func Load(path string, env func(string) string) (*Config, error) {
-	if env == nil {
-		env = os.Getenv
+	return Source{Path: path, Env: env}.Load()
+}
+
+// Source is where a configuration comes from.
+type Source struct {
+	Path     string
+	Optional bool                // a file that is not there says nothing
+	Env      func(string) string // looks up a variable of the environment; nil: os.Getenv
+	Lines    *Lines              // laid over what the file says; may be nil
+}
+
+// origin is what a Config was made of: its Source, and what was read of it.
+type origin struct {
+	Source
+	text     string
+	mode     uint32
+	hostname string
+	secrets  map[string][]byte // by path
+	named    []string          // groups that the text has
+}
+
+// noSuchFile is the Message of a Problem with a file that does not exist.
+const noSuchFile = "no such file"
+
+// Load is Load of this Source.
+func (s Source) Load() (*Config, error) {
+	o := &origin{Source: s, secrets: map[string][]byte{}}
+	if o.Env == nil {
+		o.Env = os.Getenv
 	}
-	text, mode, err := readText(path)
-	if err != nil {
+	text, mode, err := readText(s.Path)
+	var p *Problem
+	if err != nil && (!s.Optional || !errors.As(err, &p) || p.Message != noSuchFile) {
 		return nil, err
 	}
-	hostname, err := os.Hostname()
-	if err != nil {
+	o.text, o.mode = string(text), mode
+	if o.hostname, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("read the host name: %w", err)
 	}
+	return o.load()
+}
+
+// With makes the Config anew of what was read for this one, with other lines.
+func (c *Config) With(l *Lines) (*Config, error) {
+	o := *c.origin()
+	o.Lines = l.Clone()
+	return o.load()
+}
+
+// Source returns where the Config came from.
+func (c *Config) Source() Source { return c.origin().Source }
+
+// InFile reports whether the text itself has a group of that name.
+func (c *Config) InFile(group string) bool { return slices.Contains(c.origin().named, group) }
+
+func (o *origin) load() (*Config, error) {
 	r := &reader{
-		source:   &source{path: path, text: string(text), places: map[string]*node{}},
-		env:      env,
-		hostname: hostname,
+		source:   &source{path: o.Path, text: o.text, places: map[string]*node{}},
+		env:      o.Env,
+		hostname: o.hostname,
+		lines:    o.Lines,
 	}
 	c := r.read()
-	if r.inline != nil && mode&0o077 != 0 {
-		r.failf(r.inline, fmt.Sprintf("chmod 600 %s, or use pass_file", path),
-			"a password in a file that others can read (mode %04o)", mode)
+	if r.inline != nil && o.mode&0o077 != 0 {
+		r.failf(r.inline, fmt.Sprintf("chmod 600 %s, or use pass_file", o.Path),
+			"a password in a file that others can read (mode %04o)", o.mode)
 	}
+	r.known = o.secrets
 	r.readSecrets(c)
 	if len(r.problems) > 0 {
 		return nil, join(r.problems)
 	}
+	o.named = r.named
+	c.origin = func() *origin { return o }
 	c.Warnings = r.warnings
 	c.Hash = c.hash()
 	return c, nil
@@ -57,7 +107,7 @@ func readText(path string) ([]byte, uint32, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return refuse("no such file", "write one; docs/example.yaml is a commented one")
+		return refuse(noSuchFile, "write one; docs/example.yaml is a commented one")
 	case errors.Is(err, unix.EACCES):
 		return refuse("permission denied", "run as root")
 	case err != nil:
@@ -95,11 +145,15 @@ func (r *reader) read() *Config {
 		r.fail(&node{line: se.line, column: se.column, width: 1}, se.message, se.fix)
 		return c
 	case top == nil || top.kind == nothing && top.text == "":
-		r.fail(nil, "is empty", "write a configuration; docs/example.yaml is a commented one")
-		return c
+		top = &node{kind: mapping, line: 1, column: 1, width: 1} // all may come from lines
 	case top.kind != mapping:
 		r.failf(top, "write key: value", "a configuration must be a mapping, not %s", top.what())
 		return c
+	}
+	r.named = groupNames(top)
+	if !r.lines.Empty() {
+		r.gone = map[string]bool{}
+		top = r.edit(c, top, r.lines)
 	}
 	keys := r.section(top, root)
 
@@ -123,8 +177,12 @@ func (r *reader) read() *Config {
 	}
 	if k, ok := keys["groups"]; ok {
 		r.groups(c, k, skew)
-	} else if !misspelt(top, root, "groups") {
-		r.fail(nil, "no groups", "add groups: {name: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}}")
+	}
+	if len(c.Groups)+len(c.Drafts) == 0 && len(r.problems) == 0 {
+		r.warn(nil, "no groups", "this node shares nothing until xcarp ifconfig makes one, or groups: has one")
+	}
+	if l := r.lines.Group(SyncName); l != nil {
+		r.lineSync(c, l)
 	}
 	if k, ok := keys["bundle"]; ok {
 		r.bundles(c, k)
@@ -152,7 +210,7 @@ func (r *reader) readSecrets(c *Config) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(filepath.Dir(r.path), path)
 		}
-		b, err := readSecret(path)
+		b, err := r.readOnce(path)
 		if err != nil {
 			what, fix := err.Error(), ""
 			var se *secretError
@@ -187,4 +245,30 @@ func (r *reader) readSecrets(c *Config) {
 			g.Password = Secret(pass)
 		}
 	}
+}
+
+// readOnce reads a file with a secret, unless that was done for the Config before.
+func (r *reader) readOnce(path string) ([]byte, error) {
+	if b, ok := r.known[path]; ok {
+		return b, nil
+	}
+	b, err := readSecret(path)
+	if err == nil && r.known != nil {
+		r.known[path] = b
+	}
+	return b, err
+}
+
+// groupNames lists the groups of the text, right or wrong.
+func groupNames(top *node) []string {
+	var names []string
+	for _, e := range top.entries {
+		if e.key.text != "groups" {
+			continue
+		}
+		for _, g := range e.value.entries {
+			names = append(names, g.key.text)
+		}
+	}
+	return names
 }

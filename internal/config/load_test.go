@@ -175,8 +175,6 @@ func TestNotAFile(t *testing.T) {
 		{"missing", dir + "/no", dir + "/no: no such file: write one; docs/example.yaml is a commented one"},
 		{"directory", dir, dir + ": is a directory: name the file in it: " + dir + "/xcarp.yaml"},
 		{"device", "/dev/null", "/dev/null: is not a regular file: name a file"},
-		{"empty", write(t, dir, "e", "", 0o600), dir + "/e: is empty: write a configuration; docs/example.yaml is a commented one"},
-		{"only a comment", write(t, dir, "r", "# x\n", 0o600), dir + "/r: is empty: write a configuration; docs/example.yaml is a commented one"},
 		{"huge", big, big + ": is larger than 256 KiB: is this the right file?"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

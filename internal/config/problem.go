@@ -25,8 +25,11 @@ func (p Problem) Error() string {
 	var b strings.Builder
 	if p.File != "" {
 		b.WriteString(p.File)
-		if p.Line > 0 {
+		switch {
+		case p.Line > 0:
 			fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+		case p.Column > 0:
+			fmt.Fprintf(&b, ": column %d", p.Column)
 		}
 		b.WriteString(": ")
 	}
@@ -112,7 +115,7 @@ const masked = "******"
 
 var (
 	keyPattern  = regexp.MustCompile(`["']?([A-Za-z_-]+)["']?[ \t]*:[ \t]*`)
-	bsdPass     = regexp.MustCompile(`\bpass[ \t]+(\S+)`)
+	bsdPass     = regexp.MustCompile(`\b(?:pass?[a-z]*|key)[ \t]+(\\?"(?:[^"\\]|\\[^"])*\\?"|'[^']*'|\S+)`)
 	secretBelow = regexp.MustCompile(`(?i)\bpass[a-z]*["']?[ \t]*:[ \t]*([|>][-+0-9]*)?[ \t]*(#.*)?\r?$`)
 )
 

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/xcarp/xcarp/internal/bsd"
 )
 
 // source is a text and the places in it that later checks want to name.
@@ -19,6 +21,9 @@ type source struct {
 
 // problem makes a Problem at a node; n may be nil if there is no place.
 func (s *source) problem(n *node, message, fix string) *Problem {
+	if n != nil && n.from != nil {
+		return sourceProblem(n.from, bsd.Span{Column: n.column, Width: n.width}, message, fix)
+	}
 	p := &Problem{File: s.path, Message: oneLine(message), Fix: oneLine(fix)}
 	if n != nil {
 		p.Line, p.Column = n.line, n.column
@@ -49,10 +54,16 @@ type reader struct {
 	problems []*Problem
 	warnings []*Problem
 
+	lines *Lines          // to be laid over the text
+	gone  map[string]bool // groups that the lines have taken away
+
 	nodes   []string // names in sync.nodes; nil without sync
 	keyFile *node
 	secrets []secretFile // to be read when all else is known
 	inline  *node        // the first password in the text itself
+	named   []string     // the groups of the text, without the lines
+
+	known map[string][]byte // secrets that were read already, by path
 }
 
 // secretFile is a file to read, and where to put what it holds.

@@ -9,6 +9,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/xcarp/xcarp/internal/bsd"
 )
 
 // kind is what a node of the text is.
@@ -30,8 +32,9 @@ type node struct {
 	width        int // of the scalar in the text, in characters
 	text         string
 	quoted       bool
-	entries      []entry // of a mapping, in order, with duplicates
-	items        []*node // of a list
+	from         *bsd.Source // nil: the text itself
+	entries      []entry     // of a mapping, in order, with duplicates
+	items        []*node     // of a list
 }
 
 type entry struct{ key, value *node }
