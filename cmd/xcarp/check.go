@@ -26,7 +26,7 @@ func checkCommand(o *options) *cobra.Command {
 			if len(a) == 1 {
 				path = a[0]
 			}
-			cfg, err := loadChecked(path)
+			cfg, err := loadSaved(config.Source{Path: path, Optional: len(a) == 0}, o.paths)
 			if asJSON {
 				return checkJSON(cmd.OutOrStdout(), cfg, err)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/daemon"
@@ -46,6 +47,9 @@ func execute(ctx context.Context, args []string) int {
 	}
 	for _, p := range config.Problems(err) {
 		fmt.Fprintf(os.Stderr, "xcarp: %s\n", p.Error())
+		if p.Caret != "" && p.Line == 0 && term.IsTerminal(int(os.Stderr.Fd())) { // of a line that was typed
+			fmt.Fprintln(os.Stderr, p.Caret)
+		}
 	}
 	return 1
 }
@@ -72,7 +76,8 @@ func rootCommand() *cobra.Command {
 	f.StringVar(&o.paths.State, "state-dir", env("XCARP_STATE_DIR", "/var/lib/xcarp"), "what outlives a reboot (XCARP_STATE_DIR)")
 	f.StringVar(&o.paths.Pin, "pin-dir", env("XCARP_PIN_DIR", "/sys/fs/bpf/xcarp"), "pinned programs and maps (XCARP_PIN_DIR)")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(runCommand(o), showCommand(o), checkCommand(o), keygenCommand(), detachCommand(o), versionCommand(o))
+	cmd.AddCommand(runCommand(o), showCommand(o), checkCommand(o), keygenCommand(), detachCommand(o),
+		ifconfigCommand(o), sysctlCommand(o), versionCommand(o))
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"io"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 type carpdev struct {
 	name    string
 	ifindex int
+	mtu     int
 	lock    io.Closer
 	port    *loader.Port
 
@@ -24,17 +26,33 @@ type carpdev struct {
 	mu    sync.Mutex
 	up    bool
 	known bool // up was set
-	onUp  []func(up bool)
+	onUp  map[*func(up bool)]bool
 }
 
-// OnUp calls f with the state of the link now and at each change.
-func (d *carpdev) OnUp(f func(up bool)) {
+// OnUp calls f with the state of the link now and at each change, until off is
+// called.
+func (d *carpdev) OnUp(f func(up bool)) (off func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.onUp = append(d.onUp, f)
+	if d.onUp == nil {
+		d.onUp = map[*func(bool)]bool{}
+	}
+	d.onUp[&f] = true
 	if d.known {
 		f(d.up)
 	}
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.onUp, &f)
+	}
+}
+
+// Down reports whether the link is known to be down.
+func (d *carpdev) Down() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known && !d.up
 }
 
 // SetUp notes the state of the link and tells those who asked, if it changed. It
@@ -47,10 +65,50 @@ func (d *carpdev) SetUp(up bool) (back bool) {
 	}
 	back = d.known && up
 	d.up, d.known = up, true
-	for _, f := range d.onUp {
-		f(up)
+	for f := range d.onUp {
+		(*f)(up)
 	}
 	return back
+}
+
+// carpdevs are those of this node by ifindex. One goroutine at a time changes the
+// set, anybody reads it.
+type carpdevs struct {
+	p atomic.Pointer[map[int]*carpdev]
+}
+
+// All returns the set, which is never changed.
+func (c *carpdevs) All() map[int]*carpdev {
+	if m := c.p.Load(); m != nil {
+		return *m
+	}
+	return nil
+}
+
+// Named returns the carpdev of that name, or nil.
+func (c *carpdevs) Named(name string) *carpdev {
+	for _, d := range c.All() {
+		if d.name == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// Add adds a carpdev to the set.
+func (c *carpdevs) Add(d *carpdev) {
+	next := map[int]*carpdev{d.ifindex: d}
+	for i, o := range c.All() {
+		next[i] = o
+	}
+	c.p.Store(&next)
+}
+
+// Remove takes it out.
+func (c *carpdevs) Remove(d *carpdev) {
+	next := maps.Clone(c.All())
+	delete(next, d.ifindex)
+	c.p.Store(&next)
 }
 
 // addrBox is an address that one goroutine sets and others read.

@@ -30,6 +30,8 @@ const controlGroup = "xcarp"
 //
 //	GET /v1/status   Status
 //	GET /metrics     Prometheus text
+//
+// and what the functions given as more add.
 type control struct {
 	log      *zap.Logger
 	listener net.Listener
@@ -38,7 +40,7 @@ type control struct {
 
 // listenControl opens the socket: mode 0660, group xcarp where there is one. A
 // socket that a dead daemon left is replaced; the caller holds the run-dir.
-func listenControl(runDir string, log *zap.Logger, status func() Status, metrics *metrics) (*control, error) {
+func listenControl(runDir string, log *zap.Logger, status func() Status, metrics *metrics, more ...func(*http.ServeMux)) (*control, error) {
 	path := filepath.Join(runDir, SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the control socket of an earlier run: %w", err)
@@ -66,6 +68,9 @@ func listenControl(runDir string, log *zap.Logger, status func() Status, metrics
 			log.Debug("status not delivered", zap.Error(err))
 		}
 	})
+	for _, add := range more {
+		add(mux)
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}))
 
 	return &control{
@@ -193,13 +198,8 @@ func GetStatus(ctx context.Context, runDir string) (*Status, error) {
 		return nil, err
 	}
 	resp, err := Client(runDir).Do(req)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
-		return nil, fmt.Errorf("%s: no daemon answers there: start it with `xcarp run`, or give --run-dir", filepath.Join(runDir, SocketName))
-	case errors.Is(err, unix.EACCES):
-		return nil, fmt.Errorf("%s: permission denied: be root or a member of group %s", filepath.Join(runDir, SocketName), controlGroup)
-	case err != nil:
-		return nil, fmt.Errorf("ask the daemon: %w", err)
+	if err != nil {
+		return nil, unreachable(runDir, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

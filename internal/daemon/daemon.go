@@ -11,10 +11,10 @@ import (
 	"os"
 	"os/signal"
 	stdsync "sync"
+	"sync/atomic"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
-	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -23,7 +23,6 @@ import (
 	"github.com/xcarp/xcarp/internal/carp/group"
 	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/ct"
-	"github.com/xcarp/xcarp/internal/loader"
 	"github.com/xcarp/xcarp/internal/sync"
 )
 
@@ -37,15 +36,22 @@ type Paths struct {
 
 // Daemon is one node.
 type Daemon struct {
-	cfg     *config.Config
+	cfg     *config.Config // at the start: node, key, sync, xdp, metrics
 	paths   Paths
 	log     *zap.Logger
 	started time.Time
 
-	locks    []io.Closer
-	joined   []io.Closer      // multicast groups
-	carpdevs map[int]*carpdev // by ifindex
-	members  []*member
+	// SetLevel changes how much is logged; nil: it cannot be changed.
+	SetLevel func(level string)
+
+	change  stdsync.Mutex                 // one change of the configuration at a time
+	now     atomic.Pointer[config.Config] // the running one: groups, bundles, lines
+	taking  atomic.Pointer[[]*member]     // the groups that take part
+	groups  *errgroup.Group               // of their elections, since Run
+	running context.Context               // ends when all groups shall leave
+
+	lock     io.Closer // of the run-dir
+	carpdevs carpdevs
 	facts    *hostFacts
 	changes  *subscription
 	keeper   *keeper
@@ -57,6 +63,8 @@ type Daemon struct {
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
 
+	syncDemotion atomic.Int64 // what the mirror last asked for
+
 	mu    stdsync.Mutex
 	roles map[string]sync.GroupRole
 }
@@ -65,15 +73,15 @@ type Daemon struct {
 // and takes back what it did when it fails.
 func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 	d := &Daemon{
-		cfg:      cfg,
-		paths:    paths,
-		log:      log,
-		started:  time.Now(),
-		carpdevs: map[int]*carpdev{},
-		roles:    map[string]sync.GroupRole{},
+		cfg:     cfg,
+		paths:   paths,
+		log:     log,
+		started: time.Now(),
+		roles:   map[string]sync.GroupRole{},
 	}
+	d.now.Store(cfg)
 	if err := d.open(); err != nil {
-		for _, dev := range d.carpdevs {
+		for _, dev := range d.carpdevs.All() {
 			if dev.port != nil {
 				err = errors.Join(err, dev.port.Undo())
 				dev.port = nil
@@ -88,14 +96,16 @@ func (d *Daemon) open() error {
 	if err := capable(); err != nil {
 		return err
 	}
-	lock, err := lockRunDir(d.paths.Run)
-	if err != nil {
+	var err error
+	if d.lock, err = lockRunDir(d.paths.Run); err != nil {
 		return err
 	}
-	d.locks = append(d.locks, lock)
-	byName, err := d.findCarpdevs()
-	if err != nil {
-		return err
+	for _, name := range carpdevNames(d.cfg) {
+		dev, err := findCarpdev(name)
+		if err != nil {
+			return err
+		}
+		d.carpdevs.Add(dev)
 	}
 	if d.terms, err = openTerms(d.paths.State, d.log); err != nil {
 		return err
@@ -103,7 +113,7 @@ func (d *Daemon) open() error {
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
 		return err
 	}
-	if d.facts, err = newHostFacts(d.log, d.shared(), d.carpdevs, d.keeper.Changed); err != nil {
+	if d.facts, err = newHostFacts(d.log, shared(d.cfg), &d.carpdevs, d.keeper.Changed); err != nil {
 		return err
 	}
 	d.facts.anew = d.startOver
@@ -111,7 +121,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d.Status, d.metrics); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d.Status, d.metrics, d.serveLines); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -119,63 +129,28 @@ func (d *Daemon) open() error {
 			return err
 		}
 	}
-	for _, dev := range d.carpdevs {
-		if dev.port, err = loader.Open(dev.name, loader.Options{PinDir: d.paths.Pin, Mode: loader.Mode(d.cfg.XDP), Log: d.log}); err != nil {
+	for _, dev := range d.carpdevs.All() {
+		if err = d.attach(dev); err != nil {
 			return err
 		}
 	}
 	if err := d.openSync(); err != nil {
 		return err
 	}
-	if err := d.forget(byName); err != nil {
+	if err := d.forget(); err != nil {
 		return err
 	}
-	for i := range d.cfg.Groups {
-		g := &d.cfg.Groups[i]
-		m, err := d.newMember(g, byName[g.Carpdev])
+	for _, g := range takingPart(d.cfg) {
+		m, err := d.newMember(g, d.carpdevs.Named(g.Carpdev))
 		if err != nil {
 			return fmt.Errorf("group %s: %w", g.Name, err)
 		}
-		d.members = append(d.members, m)
+		m.group.Demote(ownerOperator, d.operatorDemotion())
+		d.join(m)
 	}
 	d.bundle()
 	d.facts.readLinks()
 	return nil
-}
-
-// findCarpdevs looks the carpdevs up and locks them.
-func (d *Daemon) findCarpdevs() (map[string]*carpdev, error) {
-	byName := map[string]*carpdev{}
-	for i := range d.cfg.Groups {
-		name := d.cfg.Groups[i].Carpdev
-		if byName[name] != nil {
-			continue
-		}
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			return nil, fmt.Errorf("carpdev %s: %w", name, err)
-		}
-		index := l.Attrs().Index
-		lock, err := lockCarpdev(name, index)
-		if err != nil {
-			return nil, err
-		}
-		dev := &carpdev{name: name, ifindex: index, lock: lock}
-		d.locks = append(d.locks, lock)
-		d.carpdevs[index], byName[name] = dev, dev
-	}
-	return byName, nil
-}
-
-// shared is the set of all shared addresses, which are nobody's own.
-func (d *Daemon) shared() map[netip.Addr]bool {
-	s := map[netip.Addr]bool{}
-	for i := range d.cfg.Groups {
-		for _, p := range d.cfg.Groups[i].Addresses {
-			s[p.Addr()] = true
-		}
-	}
-	return s
 }
 
 func (d *Daemon) openSync() error {
@@ -186,7 +161,12 @@ func (d *Daemon) openSync() error {
 	if d.table, err = ct.Open(ct.Options{Log: d.log}); err != nil {
 		return err
 	}
+	d.syncDemotion.Store(sync.Incomplete)
 	s := d.cfg.Sync
+	node := d.cfg.Node
+	if s.ByAddress {
+		node = s.Local.String()
+	}
 	peers := map[string]netip.AddrPort{}
 	for name, a := range s.Peers {
 		peers[name] = netip.AddrPortFrom(a, s.Port)
@@ -196,7 +176,7 @@ func (d *Daemon) openSync() error {
 		return fmt.Errorf("derive the key of the sync link: %w", err)
 	}
 	d.mirror, err = sync.New(sync.Config{
-		Node:      d.cfg.Node,
+		Node:      node,
 		Key:       [32]byte(key),
 		Dev:       s.Dev,
 		Local:     netip.AddrPortFrom(s.Local, s.Port),
@@ -245,7 +225,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 			return err
 		})
 	}
-	groups, ctx := errgroup.WithContext(ctx)
+	d.groups, d.running = errgroup.WithContext(ctx)
+	d.groups.Go(func() error { // so that there is something to wait for also without groups
+		<-d.running.Done()
+		d.change.Lock() // a change that is under way may still start one
+		defer d.change.Unlock()
+		return nil
+	})
 
 	run(d.terms.Run)
 	run(d.keeper.Run)
@@ -261,10 +247,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run(d.liveness)
 	run(d.watchdog)
 	run(d.hangup)
-	for _, m := range d.members {
-		groups.Go(func() error { return m.group.Run(ctx) })
+	d.change.Lock()
+	for _, m := range d.members() {
+		d.start(m)
 	}
-	for _, dev := range d.carpdevs {
+	d.change.Unlock()
+	for _, dev := range d.carpdevs.All() {
 		if err := dev.port.Renew(); err != nil { // by now the groups have adopted their leases
 			d.log.Error("the programs of the version before stay on", zap.Error(err))
 		}
@@ -272,12 +260,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 		d.log.Warn("systemd not told that we are ready", zap.Error(err))
 	}
-	for _, dev := range d.carpdevs {
+	for _, dev := range d.carpdevs.All() {
 		d.log.Info("dataplane", zap.String("carpdev", dev.name), zap.String("mode", string(dev.port.Mode())), zap.String("answer", dev.port.Answer()))
 	}
-	d.log.Info("running", zap.String("node", d.cfg.Node), zap.Int("groups", len(d.members)), zap.String("config", d.cfg.Path), zap.String("hash", d.cfg.Hash))
+	d.log.Info("running", zap.String("node", d.cfg.Node), zap.Int("groups", len(d.members())), zap.String("config", d.cfg.Path), zap.String("hash", d.cfg.Hash))
 
-	err := groups.Wait()
+	err := d.groups.Wait()
 	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
 	endBase()
 	return errors.Join(ignoreCanceled(err), ignoreCanceled(support.Wait()))
@@ -300,7 +288,7 @@ func (d *Daemon) liveness(ctx context.Context) error {
 	for {
 		select {
 		case <-t.C:
-			for _, m := range d.members {
+			for _, m := range d.members() {
 				m.group.Stamp()
 			}
 		case <-ctx.Done():
@@ -312,7 +300,7 @@ func (d *Daemon) liveness(ctx context.Context) error {
 // hung returns an election that has given no sign of life for a second.
 func (d *Daemon) hung() *member {
 	limit := carp.SinceBoot(group.BootClock().Add(-time.Second))
-	for _, m := range d.members {
+	for _, m := range d.members() {
 		if m.alive.Load() < int64(limit) {
 			return m
 		}
@@ -345,19 +333,25 @@ func (d *Daemon) watchdog(ctx context.Context) error {
 	}
 }
 
-// startOver replaces this process by a new one of the same program, as after a
-// crash: what is on the other carpdevs is adopted, so nobody notices there, and the
-// interface that was made anew gets its programs.
+// startOver replaces this process when an interface was made anew.
 func (d *Daemon) startOver(dev string) {
 	d.log.Warn("the carpdev was made anew: starting over in place", zap.String("carpdev", dev))
+	d.exec()
+}
+
+// exec replaces this process by a new one of the same program, as after a crash:
+// what is on the carpdevs is adopted, so nobody notices there, and what was made or
+// configured anew is taken up.
+func (d *Daemon) exec() {
 	_ = d.log.Sync()
 	if err := unix.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
 		d.log.Error("start over", zap.Error(err))
 	}
 }
 
-// hangup answers SIGHUP: it checks the configuration on disk and says whether a
-// restart would change anything. A restart within the lease is not noticed.
+// hangup answers SIGHUP: it reads the configuration on disk and makes the groups
+// what that says. For other changes it asks for a restart, which within the lease
+// is not noticed.
 func (d *Daemon) hangup(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
@@ -365,15 +359,7 @@ func (d *Daemon) hangup(ctx context.Context) error {
 	for {
 		select {
 		case <-hup:
-			next, err := config.Load(d.cfg.Path, os.Getenv)
-			switch {
-			case err != nil:
-				d.log.Error("the configuration on disk is wrong, the running one stays", zap.Error(err))
-			case next.Hash != d.cfg.Hash:
-				d.log.Warn("the configuration on disk differs: restart to apply it", zap.String("hash", next.Hash))
-			default:
-				d.log.Info("the configuration on disk is the running one")
-			}
+			d.reload()
 		case <-ctx.Done():
 			return nil
 		}
@@ -383,10 +369,14 @@ func (d *Daemon) hangup(ctx context.Context) error {
 // close lets go of everything; what is pinned stays and works.
 func (d *Daemon) close() error {
 	var errs []error
-	for _, dev := range d.carpdevs {
+	for _, m := range d.members() {
+		errs = append(errs, m.joined.Close())
+	}
+	for _, dev := range d.carpdevs.All() {
 		if dev.port != nil {
 			errs = append(errs, dev.port.Close())
 		}
+		errs = append(errs, dev.lock.Close())
 	}
 	if d.table != nil {
 		errs = append(errs, d.table.Close())
@@ -397,28 +387,26 @@ func (d *Daemon) close() error {
 	if d.scrape != nil {
 		d.scrape.listener.Close()
 	}
-	for _, j := range d.joined {
-		errs = append(errs, j.Close())
-	}
-	for _, l := range d.locks {
-		errs = append(errs, l.Close())
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
 	}
 	return errors.Join(errs...)
 }
 
 // Status takes a snapshot of the node.
 func (d *Daemon) Status() Status {
+	cfg := d.now.Load()
 	s := Status{
-		Node:    d.cfg.Node,
+		Node:    cfg.Node,
 		Version: buildVersion,
-		Config:  d.cfg.Path,
-		Hash:    d.cfg.Hash,
+		Config:  cfg.Path,
+		Hash:    cfg.Hash,
 		Uptime:  time.Since(d.started).Seconds(),
 		Groups:  []GroupStatus{},
 		Sync:    []SyncStatus{},
 	}
 	counters := map[*carpdev]map[uint8]map[string]uint64{}
-	for _, dev := range d.carpdevs {
+	for _, dev := range d.carpdevs.All() {
 		c, err := dev.port.Counters()
 		if err != nil {
 			d.log.Warn("dataplane counters", zap.String("carpdev", dev.name), zap.Error(err))
@@ -426,13 +414,17 @@ func (d *Daemon) Status() Status {
 		counters[dev] = c
 	}
 	now := group.BootClock()
-	for _, m := range d.members {
+	for _, m := range d.members() {
 		s.Groups = append(s.Groups, m.status(counters[m.dev][m.cfg.VHID], now))
 	}
+	s.Groups = d.withIdle(s.Groups, cfg)
 	if d.mirror != nil {
 		for _, p := range d.mirror.Status() {
-			s.Sync = append(s.Sync, syncStatus(p))
+			ps := syncStatus(p)
+			ps.Addr = d.cfg.Sync.Peers[p.Peer].String()
+			s.Sync = append(s.Sync, ps)
 		}
+		s.SyncDev = d.cfg.Sync.Dev
 		if n, max, err := d.table.Count(); err == nil {
 			s.Table = &TableStatus{Entries: n, Max: max}
 		}

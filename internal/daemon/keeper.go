@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -22,8 +23,10 @@ type keeper struct {
 	trap    *rstTrap // nil where the kernel has no nftables
 	roles   chan roleOf
 	changed chan int // ifindex on which the kernel's addresses changed
-	owned   map[string]*ownedAddrs
 	now     func() time.Time
+
+	mu    sync.Mutex // guards owned: groups come and go while Run runs
+	owned map[string]*ownedAddrs
 
 	incomplete chan bool // whether this node's table lacks connections
 	trapAll    bool
@@ -66,9 +69,43 @@ func newKeeper(log *zap.Logger, now func() time.Time) (*keeper, error) {
 	return k, nil
 }
 
-// Own registers a group before Run.
+// Own registers a group, perhaps in the place of what it was before. Addresses that
+// it no longer has leave the box at once.
 func (k *keeper) Own(group string, ifindex int, addrs []netip.Addr, local bool, state carp.State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before := k.owned[group]
 	k.owned[group] = &ownedAddrs{ifindex: ifindex, addrs: addrs, local: local, state: state, since: k.now()}
+	if before == nil {
+		return
+	}
+	if state == before.state {
+		k.owned[group].since = before.since
+	}
+	gone := slices.DeleteFunc(slices.Clone(before.addrs), func(a netip.Addr) bool {
+		return ifindex == before.ifindex && slices.Contains(addrs, a)
+	})
+	if err := removeHostAddrs(k.handle, before.ifindex, gone); err != nil {
+		k.log.Error("shared addresses", zap.String("group", group), zap.Error(err))
+	}
+	if state == carp.Master {
+		k.setTrap() // of new addresses, if the promotion was not long ago
+		k.settle(group)
+	}
+}
+
+// Disown forgets a group that has ended, and takes its addresses off the box.
+func (k *keeper) Disown(group string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	o := k.owned[group]
+	if o == nil {
+		return
+	}
+	delete(k.owned, group)
+	if err := removeHostAddrs(k.handle, o.ifindex, o.addrs); err != nil {
+		k.log.Error("shared addresses", zap.String("group", group), zap.Error(err))
+	}
 }
 
 // Role tells where the group is now. It does not block for longer than the
@@ -96,28 +133,40 @@ func (k *keeper) Incomplete(yes bool) {
 // Run follows the roles until the context ends, then takes every address that a
 // group no longer answers for off the box.
 func (k *keeper) Run(ctx context.Context) error {
-	for group := range k.owned {
-		k.settle(group)
-	}
+	k.locked(func() {
+		for group := range k.owned {
+			k.settle(group)
+		}
+	})
 	for {
 		select {
 		case r := <-k.roles:
 			k.follow(r)
 		case ifindex := <-k.changed:
-			for group, o := range k.owned {
-				if o.ifindex == ifindex && o.state == carp.Master {
-					k.settle(group)
+			k.locked(func() {
+				for group, o := range k.owned {
+					if o.ifindex == ifindex && o.state == carp.Master {
+						k.settle(group)
+					}
 				}
-			}
+			})
 		case yes := <-k.incomplete:
 			if yes != k.trapAll {
-				k.trapAll = yes
-				k.setTrap()
+				k.locked(func() {
+					k.trapAll = yes
+					k.setTrap()
+				})
 			}
 		case <-ctx.Done():
 			return k.finish()
 		}
 	}
+}
+
+func (k *keeper) locked(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f()
 }
 
 // finish works off what the last transitions left and takes the trap away.
@@ -142,7 +191,12 @@ func (k *keeper) finish() error {
 }
 
 func (k *keeper) follow(r roleOf) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	o := k.owned[r.group]
+	if o == nil {
+		return // it has been taken out of the configuration meanwhile
+	}
 	promoted := r.state == carp.Master && o.state != carp.Master
 	o.state, o.since = r.state, k.now()
 	if promoted {

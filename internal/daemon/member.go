@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"context"
+	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -25,8 +28,13 @@ type member struct {
 	cfg      *config.Group
 	dev      *carpdev
 	group    *group.Group
-	siblings []*member    // of the same bundle, without this one
-	alive    atomic.Int64 // when the election loop last gave a sign of life, ns since boot
+	alive    atomic.Int64              // when the election loop last gave a sign of life, ns since boot
+	siblings atomic.Pointer[[]*member] // of the same bundle, without this one
+
+	joined io.Closer // multicast groups
+	offUp  func()    // ends what the carpdev tells of its link
+	end    context.CancelCauseFunc
+	done   chan struct{} // closed when the group has ended
 }
 
 // stamp notes the sign of life here, for the watchdog, and in the dataplane, for
@@ -39,7 +47,7 @@ func (m *member) stamp(now time.Time) {
 // newMember prepares the group on its carpdev. What the dataplane still holds
 // of an earlier run (a crash, an upgrade) is adopted.
 func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
-	m := &member{cfg: g, dev: dev}
+	m := &member{cfg: g, dev: dev, done: make(chan struct{})}
 	addrs := make([]netip.Addr, len(g.Addresses))
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
@@ -59,11 +67,9 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	joined, err := group.JoinAddrs(dev.name, addrs)
-	if err != nil {
-		return nil, err
+	if m.joined, err = group.JoinAddrs(dev.name, addrs); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
-	d.joined = append(d.joined, joined)
 	adopt := dev.port.Role(g.VHID) // the group takes it if it is MASTER and its lease holds
 	adopted := adopt.State == carp.Master && group.BootClock().Before(adopt.Until)
 	m.group = group.New(group.Config{
@@ -95,14 +101,14 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	if adopted {
 		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
 	} else if d.mirror != nil {
-		m.group.Demote(ownerSync, sync.Incomplete) // until the mirror knows better
+		m.group.Demote(ownerSync, int(d.syncDemotion.Load())) // until the mirror knows better
 	}
 	state := carp.Init
 	if adopted {
 		state = carp.Master
 	}
 	d.keeper.Own(g.Name, dev.ifindex, addrs, g.Mode == config.Local, state)
-	dev.OnUp(func(up bool) { m.link(up) })
+	m.offUp = dev.OnUp(func(up bool) { m.link(up) })
 	return m, nil
 }
 
@@ -134,20 +140,35 @@ func (m *member) demoteSiblings(owner string, on bool) {
 	if on {
 		n = linkFactor
 	}
-	for _, s := range m.siblings {
+	for _, s := range m.bundled() {
 		s.group.Demote(owner, n)
 	}
 }
 
+// bundled returns the siblings.
+func (m *member) bundled() []*member {
+	if s := m.siblings.Load(); s != nil {
+		return *s
+	}
+	return nil
+}
+
 // bundle makes siblings of the members that move together.
 func (d *Daemon) bundle() {
-	for _, names := range d.cfg.Bundles {
-		for _, m := range d.members {
-			for _, s := range d.members {
+	for _, m := range d.members() {
+		var siblings []*member
+		for _, names := range d.now.Load().Bundles {
+			for _, s := range d.members() {
 				if s != m && slices.Contains(names, m.cfg.Name) && slices.Contains(names, s.cfg.Name) {
-					m.siblings = append(m.siblings, s)
+					siblings = append(siblings, s)
 				}
 			}
+		}
+		m.siblings.Store(&siblings)
+	}
+	for _, m := range d.members() {
+		if m.dev.Down() { // a new sibling has not been told
+			m.demoteSiblings("link "+m.dev.name, true)
 		}
 	}
 }
@@ -177,7 +198,7 @@ func (d *Daemon) onRole(m *member, t group.Transition) {
 		d.shareRoles(t)
 	}
 	if t.To == carp.Master {
-		for _, s := range m.siblings {
+		for _, s := range m.bundled() {
 			s.group.Follow()
 		}
 	}
@@ -201,7 +222,8 @@ func (d *Daemon) shareRoles(t group.Transition) {
 
 // demoteBySync carries the mirror's demotion to the election.
 func (d *Daemon) demoteBySync(n int) {
-	for _, m := range d.members {
+	d.syncDemotion.Store(int64(n))
+	for _, m := range d.members() {
 		m.group.Demote(ownerSync, n)
 	}
 	d.keeper.Incomplete(n >= sync.Incomplete)
@@ -210,7 +232,7 @@ func (d *Daemon) demoteBySync(n int) {
 // peerRoles carries what a peer says of itself to the groups of the same name.
 func (d *Daemon) peerRoles(node string, roles []sync.GroupRole) {
 	for _, r := range roles {
-		for _, m := range d.members {
+		for _, m := range d.members() {
 			if m.cfg.Name == r.Name {
 				m.group.Peer(node, carp.State(r.State), r.Term)
 			}
@@ -250,6 +272,7 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Sent:         s.Sent,
 		Received:     s.Received,
 		SendErrors:   s.SendErrs,
+		MTU:          m.dev.mtu,
 	}
 	if role.State != carp.Master && role.State != carp.Drain {
 		g.LeaseMS = 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,30 +16,39 @@ import (
 const unixNetlinkRoute = unix.NETLINK_ROUTE
 
 // hostFacts is what the kernel knows of this node's interfaces and addresses,
-// as the election and the sync need it. One goroutine writes it (Run), anybody
-// reads it.
+// as the election and the sync need it. Run follows the kernel, a change of the
+// configuration reads anew what it needs, anybody reads the result.
 type hostFacts struct {
 	log    *zap.Logger
 	handle *netlink.Handle
-	shared map[netip.Addr]bool // never the node's own, whoever holds them
+	shared atomic.Pointer[map[netip.Addr]bool] // never the node's own, whoever holds them
 	local  atomic.Pointer[map[netip.Addr]bool]
 
-	carpdevs map[int]*carpdev
+	reading sync.Mutex // so that an older answer of the kernel never replaces a newer one
+
+	carpdevs *carpdevs
 	onAddr   func(ifindex int) // addresses changed
 	anew     func(dev string)  // an interface of the carpdev's name is another one now
 }
 
 // newHostFacts opens its socket in the caller's network namespace.
-func newHostFacts(log *zap.Logger, shared map[netip.Addr]bool, carpdevs map[int]*carpdev, onAddr func(int)) (*hostFacts, error) {
+func newHostFacts(log *zap.Logger, shared map[netip.Addr]bool, carpdevs *carpdevs, onAddr func(int)) (*hostFacts, error) {
 	h, err := netlink.NewHandle(unixNetlinkRoute)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
-	f := &hostFacts{log: log, handle: h, shared: shared, carpdevs: carpdevs, onAddr: onAddr}
+	f := &hostFacts{log: log, handle: h, carpdevs: carpdevs, onAddr: onAddr}
+	f.shared.Store(&shared)
 	if err := f.readAddrs(); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// Share says which addresses are shared from now on, and reads the node's own anew.
+func (f *hostFacts) Share(shared map[netip.Addr]bool) {
+	f.shared.Store(&shared)
+	f.reread()
 }
 
 // Local says whether the address is one of this node's own: held by some
@@ -121,7 +131,7 @@ func (f *hostFacts) Run(ctx context.Context, s *subscription) error {
 }
 
 func (f *hostFacts) link(u netlink.LinkUpdate) {
-	d := f.carpdevs[int(u.Index)]
+	d := f.carpdevs.All()[int(u.Index)]
 	if d == nil {
 		return
 	}
@@ -153,7 +163,7 @@ func (f *hostFacts) forgetNeighbours(d *carpdev) {
 func (f *hostFacts) refresh() {
 	f.readLinks()
 	f.reread()
-	for i, d := range f.carpdevs {
+	for i, d := range f.carpdevs.All() {
 		f.onAddr(i)
 		if err := d.port.Recheck(); err != nil { // what can answer may have changed
 			f.log.Debug("recheck", zap.String("carpdev", d.name), zap.Error(err))
@@ -169,7 +179,7 @@ func (f *hostFacts) reread() {
 
 // readLinks asks for the state of every carpdev; one that is gone is down.
 func (f *hostFacts) readLinks() {
-	for i, d := range f.carpdevs {
+	for i, d := range f.carpdevs.All() {
 		l, err := f.handle.LinkByIndex(i)
 		if d.SetUp(err == nil && linkUp(l)) {
 			f.forgetNeighbours(d)
@@ -185,10 +195,13 @@ func (f *hostFacts) readLinks() {
 
 // readAddrs reads all addresses of the node and sets the carpdevs' sources.
 func (f *hostFacts) readAddrs() error {
+	f.reading.Lock()
+	defer f.reading.Unlock()
 	all, err := f.handle.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list own addresses: %w", err)
 	}
+	shared := *f.shared.Load()
 	local := map[netip.Addr]bool{}
 	source4, source6 := map[int]netip.Addr{}, map[int]netip.Addr{}
 	for _, a := range all {
@@ -197,7 +210,7 @@ func (f *hostFacts) readAddrs() error {
 			continue
 		}
 		ip = ip.Unmap()
-		if f.shared[ip] {
+		if shared[ip] {
 			continue
 		}
 		local[ip] = true
@@ -209,7 +222,7 @@ func (f *hostFacts) readAddrs() error {
 		}
 	}
 	f.local.Store(&local)
-	for i, d := range f.carpdevs {
+	for i, d := range f.carpdevs.All() {
 		d.source4.Store(source4[i])
 		d.source6.Store(source6[i])
 	}

@@ -1,6 +1,13 @@
 package daemon
 
-import "time"
+import (
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/xcarp/xcarp/internal/carp"
+	"github.com/xcarp/xcarp/internal/config"
+)
 
 // Status is what `xcarp show -o json` prints. Field names are a promise; fields
 // are only ever added.
@@ -12,6 +19,7 @@ type Status struct {
 	Uptime  float64       `json:"uptime_s"`
 	Groups  []GroupStatus `json:"groups"`
 	Sync    []SyncStatus  `json:"sync"`
+	SyncDev string        `json:"sync_dev,omitempty"` // the interface of the sync link
 	Table   *TableStatus  `json:"conntrack,omitempty"`
 }
 
@@ -47,11 +55,46 @@ type GroupStatus struct {
 	Sent         uint64            `json:"adverts_sent"`
 	Received     uint64            `json:"adverts_received"`
 	SendErrors   uint64            `json:"send_errors"`
+	Down         bool              `json:"down"` // administratively
+	MTU          int               `json:"mtu"`  // of the carpdev, bytes
+}
+
+// describe fills in what the configuration says of a group that takes no part.
+func (s *GroupStatus) describe(g *config.Group, dev *carpdev) {
+	vmac := carp.VirtualMAC(g.VHID)
+	s.VHID, s.Carpdev, s.VMAC, s.Mode = g.VHID, g.Carpdev, net.HardwareAddr(vmac[:]).String(), string(g.Mode)
+	s.AdvBase, s.AdvSkew, s.Preempt = g.AdvBase, g.AdvSkew, g.Preempt
+	s.IntervalMS = float64(carp.Interval(g.AdvBase, g.AdvSkew)) / 1e6
+	s.MasterDownMS = float64(carp.MasterDown(g.AdvBase, g.AdvSkew)) / 1e6
+	s.Addresses = []string{}
+	for _, a := range g.Addresses {
+		s.Addresses = append(s.Addresses, a.String())
+	}
+	if dev != nil {
+		s.MTU, s.XDPMode, s.Answer = dev.mtu, string(dev.port.Mode()), dev.port.Answer()
+	}
+}
+
+// draftStatus is what is known of a group that is not complete.
+func draftStatus(d config.Draft) GroupStatus {
+	number := func(key string) uint8 {
+		n, _ := strconv.ParseUint(d.Known[key], 10, 8) // 0 if it is not known
+		return uint8(n)
+	}
+	s := GroupStatus{Name: d.Name, Carpdev: d.Known["carpdev"], VHID: number("vhid"), AdvBase: 1, AdvSkew: number("advskew"),
+		Addresses: []string{}, Down: true}
+	if _, ok := d.Known["advbase"]; ok {
+		s.AdvBase = number("advbase")
+	}
+	vmac := carp.VirtualMAC(s.VHID)
+	s.VMAC = net.HardwareAddr(vmac[:]).String()
+	return s
 }
 
 // SyncStatus is one peer on the sync link.
 type SyncStatus struct {
 	Peer      string            `json:"peer"`
+	Addr      string            `json:"addr"` // of the peer on the sync link
 	Up        bool              `json:"up"`
 	InSync    bool              `json:"in_sync"`
 	LagMS     float64           `json:"lag_ms"` // from the kernel's event to the peer's acknowledgement

@@ -134,6 +134,10 @@ func BootClock() time.Time {
 	return carp.BootTime(time.Duration(ts.Nano()))
 }
 
+// ErrReplaced as the cause of Run's context says that another Group takes this
+// one's place: Run returns and leaves role and lease for that to adopt.
+var ErrReplaced = errors.New("replaced by another group")
+
 // Run takes part in the election until ctx ends. Then it leaves in an orderly
 // way, which takes a master the time of the drain, and closes the Conn. It
 // returns early, after a goodbye, if the Conn can no longer be read.
@@ -147,7 +151,8 @@ func (g *Group) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	ended, broken := ctx.Done(), r.done
-	for !g.stopped() {
+	replaced := false
+	for !replaced && !g.stopped() {
 		g.arm(timer)
 		select {
 		case f := <-r.frames:
@@ -168,7 +173,9 @@ func (g *Group) Run(ctx context.Context) error {
 			g.step((*carp.Machine).Stop)
 		case <-ended:
 			ended = nil
-			g.step((*carp.Machine).Stop)
+			if replaced = errors.Is(context.Cause(ctx), ErrReplaced); !replaced {
+				g.step((*carp.Machine).Stop)
+			}
 		}
 	}
 	close(r.stop)

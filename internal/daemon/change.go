@@ -1,0 +1,413 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
+
+	"github.com/xcarp/xcarp/internal/carp/group"
+	"github.com/xcarp/xcarp/internal/config"
+	"github.com/xcarp/xcarp/internal/loader"
+)
+
+// takingPart lists the groups of a configuration that run.
+func takingPart(cfg *config.Config) []*config.Group {
+	var all []*config.Group
+	for i := range cfg.Groups {
+		if g := &cfg.Groups[i]; !cfg.Idle && !g.Down {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// carpdevNames lists the carpdevs of all groups, also of those that take no part.
+func carpdevNames(cfg *config.Config) []string {
+	var all []string
+	for i := range cfg.Groups {
+		all = append(all, cfg.Groups[i].Carpdev)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// shared is the set of all shared addresses, which are nobody's own.
+func shared(cfg *config.Config) map[netip.Addr]bool {
+	s := map[netip.Addr]bool{}
+	for i := range cfg.Groups {
+		for _, p := range cfg.Groups[i].Addresses {
+			s[p.Addr()] = true
+		}
+	}
+	return s
+}
+
+// members returns the groups that take part. The slice is never changed.
+func (d *Daemon) members() []*member {
+	if m := d.taking.Load(); m != nil {
+		return *m
+	}
+	return nil
+}
+
+// join adds a member to those that take part.
+func (d *Daemon) join(m *member) {
+	next := append(slices.Clone(d.members()), m)
+	slices.SortFunc(next, func(a, b *member) int { return strings.Compare(a.cfg.Name, b.cfg.Name) })
+	d.taking.Store(&next)
+}
+
+// part takes a member out.
+func (d *Daemon) part(m *member) {
+	next := slices.DeleteFunc(slices.Clone(d.members()), func(o *member) bool { return o == m })
+	d.taking.Store(&next)
+}
+
+// findCarpdev looks an interface up and locks it.
+func findCarpdev(name string) (*carpdev, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("carpdev %s: %w", name, err)
+	}
+	index := l.Attrs().Index
+	lock, err := lockCarpdev(name, index)
+	if err != nil {
+		return nil, err
+	}
+	return &carpdev{name: name, ifindex: index, mtu: l.Attrs().MTU, lock: lock}, nil
+}
+
+// attach puts the dataplane onto the carpdev, or adopts it.
+func (d *Daemon) attach(dev *carpdev) (err error) {
+	dev.port, err = loader.Open(dev.name, loader.Options{PinDir: d.paths.Pin, Mode: loader.Mode(d.cfg.XDP), Log: d.log})
+	return err
+}
+
+// start runs the election of a member until it is ended or the node leaves.
+func (d *Daemon) start(m *member) {
+	var ctx context.Context
+	ctx, m.end = context.WithCancelCause(d.running)
+	d.groups.Go(func() error {
+		defer close(m.done)
+		defer m.end(nil)
+		return m.group.Run(ctx)
+	})
+}
+
+// errLeave ends a group in an orderly way.
+var errLeave = errors.New("taken out of the configuration")
+
+// leave ends members: each drains, says goodbye and is forgotten by the dataplane.
+func (d *Daemon) leave(gone []*member) error {
+	for _, m := range gone {
+		m.end(errLeave)
+	}
+	var errs []error
+	for _, m := range gone {
+		<-m.done
+		d.part(m)
+		m.offUp()
+		m.demoteSiblings("link "+m.dev.name, false)
+		m.demoteSiblings("deaf "+m.dev.name, false)
+		errs = append(errs, m.joined.Close(), m.dev.port.DeleteGroup(m.cfg.VHID))
+		d.keeper.Disown(m.cfg.Name)
+		d.forgetRole(m.cfg.Name)
+	}
+	return errors.Join(errs...)
+}
+
+// forgetRole takes a group out of what the peers are told.
+func (d *Daemon) forgetRole(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.roles, name)
+	if d.mirror != nil {
+		d.mirror.SetRoles(slices.Collect(maps.Values(d.roles)))
+	}
+}
+
+// replace ends a member without a word to anybody, and puts one with the new
+// settings in its place, which adopts role and lease as after a restart.
+func (d *Daemon) replace(old *member, g *config.Group) error {
+	old.end(group.ErrReplaced)
+	<-old.done
+	d.part(old)
+	old.offUp()
+	old.demoteSiblings("deaf "+old.dev.name, false)
+	err := d.enter(g, old.group.Status().DemotedBy)
+	return errors.Join(err, old.joined.Close())
+}
+
+// enter makes a group take part. It begins with the demotions given.
+func (d *Daemon) enter(g *config.Group, demotions map[string]int) error {
+	m, err := d.newMember(g, d.carpdevs.Named(g.Carpdev))
+	if err != nil {
+		return fmt.Errorf("group %s: %w", g.Name, err)
+	}
+	for owner, n := range demotions {
+		if owner != ownerSendErr { // that is the machine's own, and about a socket that is gone
+			m.group.Demote(owner, n)
+		}
+	}
+	d.join(m)
+	m.group.Demote(ownerOperator, d.operatorDemotion())
+	if d.mirror != nil {
+		m.group.Demote(ownerSync, int(d.syncDemotion.Load())) // it may have changed before join
+	}
+	d.start(m)
+	return nil
+}
+
+// The owner of demotion that the machine itself speaks for.
+const ownerSendErr = "senderr"
+
+// apply makes the node what the configuration says, as far as groups are
+// concerned. What may be refused is tried first; a group that goes says goodbye, one
+// that only has other settings goes on in its role. The caller holds d.change.
+func (d *Daemon) apply(next *config.Config) error {
+	if d.running == nil || d.running.Err() != nil {
+		return errors.New("the daemon is stopping")
+	}
+	opened, err := d.openCarpdevs(next)
+	if err != nil {
+		return err
+	}
+	want := map[string]*config.Group{}
+	for _, g := range takingPart(next) {
+		want[g.Name] = g
+	}
+	var gone, changed []*member
+	for _, m := range d.members() {
+		g := want[m.cfg.Name]
+		switch {
+		case g == nil || g.VHID != m.cfg.VHID || g.Carpdev != m.cfg.Carpdev:
+			gone = append(gone, m)
+		case !same(g, m.cfg):
+			changed = append(changed, m)
+		default:
+			delete(want, m.cfg.Name)
+		}
+	}
+	d.facts.Share(shared(next))
+	before := d.now.Load()
+	d.now.Store(next)
+	errs := []error{d.leave(gone)}
+	for _, m := range changed {
+		errs = append(errs, d.replace(m, want[m.cfg.Name]))
+		delete(want, m.cfg.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		errs = append(errs, d.enter(want[name], nil))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, d.restore(before))
+	}
+	d.bundle()
+	d.facts.readLinks()
+	for _, dev := range opened {
+		d.log.Info("dataplane", zap.String("carpdev", dev.name), zap.String("mode", string(dev.port.Mode())), zap.String("answer", dev.port.Answer()))
+	}
+	err = d.closeCarpdevs(next)
+	d.log.Info("configuration changed", zap.Int("groups", len(d.members())), zap.String("hash", next.Hash))
+	return err
+}
+
+// same reports whether two configurations of a group are one to its election.
+func same(a, b *config.Group) bool {
+	x, y := *a, *b
+	x.Down, y.Down = false, false
+	return reflect.DeepEqual(x, y)
+}
+
+// restore goes back to what ran before a change that failed on the way: an
+// interface may have vanished between the check and the change.
+func (d *Daemon) restore(before *config.Config) error {
+	d.log.Error("the change failed on the way, going back")
+	d.now.Store(before)
+	d.facts.Share(shared(before))
+	want := map[string]*config.Group{}
+	for _, g := range takingPart(before) {
+		want[g.Name] = g
+	}
+	var gone []*member
+	for _, m := range d.members() {
+		if g := want[m.cfg.Name]; g == nil || !same(g, m.cfg) {
+			gone = append(gone, m)
+		} else {
+			delete(want, m.cfg.Name)
+		}
+	}
+	errs := []error{d.leave(gone)}
+	for _, g := range want {
+		if d.carpdevs.Named(g.Carpdev) != nil {
+			errs = append(errs, d.enter(g, nil))
+		}
+	}
+	d.bundle()
+	d.facts.readLinks()
+	return errors.Join(append(errs, d.closeCarpdevs(before))...)
+}
+
+// openCarpdevs opens the carpdevs that the configuration has and this node has
+// not yet: all of them, or none.
+func (d *Daemon) openCarpdevs(next *config.Config) (opened []*carpdev, err error) {
+	for _, name := range carpdevNames(next) {
+		if d.carpdevs.Named(name) != nil {
+			continue
+		}
+		var dev *carpdev
+		if dev, err = findCarpdev(name); err == nil {
+			if err = d.attach(dev); err == nil {
+				opened = append(opened, dev)
+				continue
+			}
+			dev.lock.Close()
+		}
+		for _, dev := range opened {
+			err = errors.Join(err, dev.port.Undo(), dev.lock.Close())
+		}
+		return nil, err
+	}
+	for _, dev := range opened {
+		d.carpdevs.Add(dev)
+	}
+	return opened, nil
+}
+
+// closeCarpdevs takes the dataplane off carpdevs that no group has any more.
+func (d *Daemon) closeCarpdevs(next *config.Config) error {
+	wanted := carpdevNames(next)
+	var errs []error
+	for _, dev := range d.carpdevs.All() {
+		if slices.Contains(wanted, dev.name) {
+			continue
+		}
+		d.carpdevs.Remove(dev)
+		errs = append(errs, dev.port.Close())
+		_, err := loader.DetachPort(d.paths.Pin, dev.name)
+		errs = append(errs, err, dev.lock.Close())
+		d.log.Info("carpdev let go", zap.String("carpdev", dev.name))
+	}
+	return errors.Join(errs...)
+}
+
+// onlyGroups reports whether a change concerns nothing but groups and the level of
+// the log: what a running daemon can follow.
+func onlyGroups(a, b *config.Config) bool {
+	return a.Node == b.Node && a.HasKey == b.HasKey && a.Key == b.Key && a.XDP == b.XDP && a.Metrics == b.Metrics &&
+		reflect.DeepEqual(syncOf(a), syncOf(b))
+}
+
+// syncOf is the sync section without our own address, which may be left to the
+// machine.
+func syncOf(c *config.Config) *config.Sync {
+	if c.Sync == nil || !c.Sync.ByAddress {
+		return c.Sync
+	}
+	s := *c.Sync
+	s.Local = netip.Addr{}
+	return &s
+}
+
+// checked holds a configuration against this machine. What was wrong before, too,
+// is no reason to refuse a change. It returns the new warnings.
+func (d *Daemon) checked(next *config.Config) (warnings []*config.Problem, err error) {
+	sys, err := config.Facts()
+	if err != nil {
+		return nil, fmt.Errorf("look at this machine: %w", err)
+	}
+	known := map[string]bool{}
+	for _, p := range config.Check(d.now.Load(), sys) {
+		known[p.Error()] = true
+	}
+	var errs []error
+	for _, p := range config.Check(next, sys) {
+		switch {
+		case known[p.Error()]:
+		case p.Warning:
+			warnings = append(warnings, &p)
+		default:
+			errs = append(errs, &p)
+		}
+	}
+	return warnings, errors.Join(errs...)
+}
+
+// reload reads the file again and follows it as far as a running daemon can.
+func (d *Daemon) reload() {
+	d.change.Lock()
+	defer d.change.Unlock()
+	src := d.now.Load().Source()
+	src.Env = os.Getenv
+	next, err := src.Load()
+	if err == nil {
+		_, err = d.checked(next)
+	}
+	switch {
+	case err != nil:
+		d.log.Error("the configuration on disk is wrong, the running one stays", zap.Error(err))
+	case next.Hash == d.now.Load().Hash && reflect.DeepEqual(next.Groups, d.now.Load().Groups): // the hash may leave passwords out
+		d.log.Info("the configuration on disk is the running one")
+	case !onlyGroups(next, d.now.Load()):
+		d.log.Warn("the configuration on disk differs in more than groups: restart to apply it", zap.String("hash", next.Hash))
+	default:
+		if err := d.apply(next); err != nil {
+			d.log.Error("the configuration on disk was not applied", zap.Error(err))
+			return
+		}
+		d.setLevel(next)
+	}
+}
+
+func (d *Daemon) setLevel(cfg *config.Config) {
+	if d.SetLevel != nil {
+		d.SetLevel(cfg.Log.Level)
+	}
+}
+
+// withIdle adds what takes no part to the groups of a status, in INIT as carp(4)
+// has it.
+func (d *Daemon) withIdle(groups []GroupStatus, cfg *config.Config) []GroupStatus {
+	idle := func(g GroupStatus, reason string) {
+		g.State, g.Reason, g.Since = "INIT", reason, d.started
+		g.Demotions, g.MastersSeen = map[string]int{}, []string{}
+		g.Drops, g.Packets = map[string]uint64{}, map[string]uint64{}
+		groups = append(groups, g)
+	}
+	for i := range cfg.Groups {
+		g := &cfg.Groups[i]
+		if slices.ContainsFunc(groups, func(s GroupStatus) bool { return s.Name == g.Name }) {
+			continue
+		}
+		reason := "administratively down"
+		if cfg.Idle {
+			reason = "net.inet.carp.allow is 0"
+		}
+		s := GroupStatus{Name: g.Name, Down: g.Down}
+		s.describe(g, d.carpdevs.Named(g.Carpdev))
+		idle(s, reason)
+	}
+	for _, draft := range cfg.Drafts {
+		idle(draftStatus(draft), "not complete: it lacks "+strings.Join(draft.Missing, ", "))
+	}
+	slices.SortFunc(groups, func(a, b GroupStatus) int { return strings.Compare(a.Name, b.Name) })
+	return groups
+}
+
+// operatorDemotion is what -g carp carpdemote and net.inet.carp.demotion add up to.
+func (d *Daemon) operatorDemotion() int {
+	n, _ := d.now.Load().Source().Lines.Value("demotion")
+	return n
+}
+
+// ownerOperator is the owner of that demotion.
+const ownerOperator = "carpdemote"
