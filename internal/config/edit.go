@@ -104,9 +104,13 @@ func (r *reader) editGroup(c *Config, groups *node, l *bsd.Line, hasKey bool) {
 	if at >= 0 && !l.Create && !l.Destroy {
 		key, base = groups.entries[at].key, groups.entries[at].value
 		if base.kind == scalar {
-			base = r.bsdGroup(key, base)
+			if base = r.bsdGroup(key, base); base == nil { // that has been said
+				groups.entries = slices.Delete(groups.entries, at, at+1)
+				r.gone[l.Name] = true
+				return
+			}
 		}
-		if base == nil || base.kind != mapping {
+		if base.kind != mapping {
 			return // and the reader says what is wrong with it
 		}
 	}

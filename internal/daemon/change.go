@@ -59,9 +59,10 @@ func (d *Daemon) members() []*member {
 	return nil
 }
 
-// join adds a member to those that take part.
-func (d *Daemon) join(m *member) {
-	next := append(slices.Clone(d.members()), m)
+// join adds a member to those that take part, in the place of another one or of
+// none.
+func (d *Daemon) join(m, old *member) {
+	next := append(slices.DeleteFunc(slices.Clone(d.members()), func(o *member) bool { return o == old }), m)
 	slices.SortFunc(next, func(a, b *member) int { return strings.Compare(a.cfg.Name, b.cfg.Name) })
 	d.taking.Store(&next)
 }
@@ -140,30 +141,40 @@ func (d *Daemon) forgetRole(name string) {
 func (d *Daemon) replace(old *member, g *config.Group) error {
 	old.end(group.ErrReplaced)
 	<-old.done
-	d.part(old)
 	old.offUp()
 	old.demoteSiblings("deaf "+old.dev.name, false)
-	err := d.enter(g, old.group.Status().DemotedBy)
+	err := d.enter(g, old)
+	if err != nil {
+		d.part(old)
+	}
 	return errors.Join(err, old.joined.Close())
 }
 
-// enter makes a group take part. It begins with the demotions given.
-func (d *Daemon) enter(g *config.Group, demotions map[string]int) error {
+// enter makes a group take part, perhaps in the place of another that has ended,
+// and waits until its election has begun.
+func (d *Daemon) enter(g *config.Group, old *member) error {
 	m, err := d.newMember(g, d.carpdevs.Named(g.Carpdev))
 	if err != nil {
 		return fmt.Errorf("group %s: %w", g.Name, err)
 	}
-	for owner, n := range demotions {
-		if owner != ownerSendErr { // that is the machine's own, and about a socket that is gone
-			m.group.Demote(owner, n)
+	if old != nil {
+		for owner, n := range old.group.Status().DemotedBy {
+			if owner != ownerSendErr { // that is the machine's own, and about a socket that is gone
+				m.group.Demote(owner, n)
+			}
 		}
 	}
-	d.join(m)
+	d.start(m)
+	m.group.Stamp()
+	select {
+	case <-m.awake: // it has adopted what it could
+	case <-m.done:
+	}
+	d.join(m, old)
 	m.group.Demote(ownerOperator, d.operatorDemotion())
 	if d.mirror != nil {
 		m.group.Demote(ownerSync, int(d.syncDemotion.Load())) // it may have changed before join
 	}
-	d.start(m)
 	return nil
 }
 
@@ -197,6 +208,7 @@ func (d *Daemon) apply(next *config.Config) error {
 			delete(want, m.cfg.Name)
 		}
 	}
+	quiet := len(opened)+len(gone)+len(want) == 0
 	d.facts.Share(shared(next))
 	before := d.now.Load()
 	d.now.Store(next)
@@ -217,7 +229,9 @@ func (d *Daemon) apply(next *config.Config) error {
 		d.log.Info("dataplane", zap.String("carpdev", dev.name), zap.String("mode", string(dev.port.Mode())), zap.String("answer", dev.port.Answer()))
 	}
 	err = d.closeCarpdevs(next)
-	d.log.Info("configuration changed", zap.Int("groups", len(d.members())), zap.String("hash", next.Hash))
+	if !quiet {
+		d.log.Info("configuration changed", zap.Int("groups", len(d.members())), zap.String("hash", next.Hash))
+	}
 	return err
 }
 

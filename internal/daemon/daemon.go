@@ -146,7 +146,7 @@ func (d *Daemon) open() error {
 			return fmt.Errorf("group %s: %w", g.Name, err)
 		}
 		m.group.Demote(ownerOperator, d.operatorDemotion())
-		d.join(m)
+		d.join(m, nil)
 	}
 	d.bundle()
 	d.facts.readLinks()

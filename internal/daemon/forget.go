@@ -19,7 +19,12 @@ func (d *Daemon) forget() error {
 		return err
 	}
 	cfg := d.now.Load()
-	wanted := shared(cfg)
+	wanted := map[netip.Addr]bool{}
+	for _, g := range takingPart(cfg) {
+		for _, p := range g.Addresses {
+			wanted[p.Addr()] = true
+		}
+	}
 	for _, p := range ports {
 		gone := slices.DeleteFunc(p.Addrs, func(a netip.Addr) bool { return wanted[a] })
 		if err := removeHostAddrs(d.facts.handle, p.Ifindex, gone); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	stdsync "sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,8 @@ type member struct {
 	offUp  func()    // ends what the carpdev tells of its link
 	end    context.CancelCauseFunc
 	done   chan struct{} // closed when the group has ended
+	awake  chan struct{} // closed by its first sign of life
+	woke   stdsync.Once
 }
 
 // stamp notes the sign of life here, for the watchdog, and in the dataplane, for
@@ -42,12 +45,13 @@ type member struct {
 func (m *member) stamp(now time.Time) {
 	m.alive.Store(int64(carp.SinceBoot(now)))
 	m.dev.port.Stamp(m.cfg.VHID, now)
+	m.woke.Do(func() { close(m.awake) })
 }
 
 // newMember prepares the group on its carpdev. What the dataplane still holds
 // of an earlier run (a crash, an upgrade) is adopted.
 func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
-	m := &member{cfg: g, dev: dev, done: make(chan struct{})}
+	m := &member{cfg: g, dev: dev, done: make(chan struct{}), awake: make(chan struct{})}
 	addrs := make([]netip.Addr, len(g.Addresses))
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()

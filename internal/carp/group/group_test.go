@@ -501,3 +501,38 @@ func TestEqualsWithoutAddressesSettle(t *testing.T) {
 		b.stop(t)
 	})
 }
+
+// A group that is replaced says nothing and leaves its role for the next one.
+func TestAReplacedGroupLeavesItsRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(segment)
+		a := start(t, s, 1, carp.Config{AdvBase: 1})
+		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
+		time.Sleep(5*time.Second + time.Second/2)
+		wantState(t, a, carp.Master)
+		frames, role := len(s.frames()), a.role
+		a.end(ErrReplaced)
+		if err := <-a.ended; err != nil {
+			t.Error(err)
+		}
+		if got := len(s.frames()); got != frames {
+			t.Errorf("%d frames more: it was to leave without a word", got-frames)
+		}
+		if a.role != role || role.State != carp.Master {
+			t.Errorf("role %v, was %v", a.role, role)
+		}
+		next := start(t, s, 1, carp.Config{AdvBase: 1, AdvSkew: 50, Preempt: true}, func(c *Config) {
+			c.Adopt, c.Term = role, a.Status().Term
+		})
+		wantState(t, next, carp.Master)
+		time.Sleep(10 * time.Second)
+		wantState(t, next, carp.Master)
+		wantState(t, b, carp.Backup)
+		if got := b.transitions(); len(got) != 1 {
+			t.Errorf("the backup went through %v", got)
+		}
+		for _, n := range []*node{b, next} {
+			n.stop(t)
+		}
+	})
+}

@@ -91,6 +91,7 @@ type node struct {
 	*Group
 	port   *port
 	cancel context.CancelFunc
+	end    context.CancelCauseFunc
 	ended  chan error
 
 	mu    sync.Mutex
@@ -168,8 +169,8 @@ func start(tb testing.TB, s *segment, last byte, c carp.Config, more ...func(*Co
 		cfg.Key = carp.NewKey("secret", c.VHID, []netip.Addr{vip4.Addr(), vip6.Addr()}, carp.OpenBSD)
 	}
 	n.Group = New(cfg)
-	ctx, cancel := context.WithCancel(context.Background())
-	n.cancel = cancel
+	ctx, end := context.WithCancelCause(context.Background())
+	n.end, n.cancel = end, func() { end(nil) }
 	go func() { n.ended <- n.Run(ctx) }()
 	n.Link(true)
 	return n
