@@ -69,7 +69,6 @@ type parser struct {
 	at    int
 	end   Span // behind the last word
 	line  *Line
-	bare  []Address // addresses without a mask, which removing needs none for
 }
 
 func newParser(line string) (*parser, error) {

@@ -132,7 +132,7 @@ func (d *Daemon) forgetRole(name string) {
 	defer d.mu.Unlock()
 	delete(d.roles, name)
 	if d.mirror != nil {
-		d.mirror.SetRoles(slices.Collect(maps.Values(d.roles)))
+		d.tellRoles()
 	}
 }
 
@@ -153,7 +153,10 @@ func (d *Daemon) replace(old *member, g *config.Group) error {
 // enter makes a group take part, perhaps in the place of another that has ended,
 // and waits until its election has begun.
 func (d *Daemon) enter(g *config.Group, old *member) error {
-	m, err := d.newMember(g, d.carpdevs.Named(g.Carpdev))
+	if old == nil {
+		d.identity.Renew() // a group of its name may have said things before
+	}
+	m, err := d.newMember(g, d.carpdevs.Named(g.Carpdev), old)
 	if err != nil {
 		return fmt.Errorf("group %s: %w", g.Name, err)
 	}
@@ -314,10 +317,10 @@ func (d *Daemon) closeCarpdevs(next *config.Config) error {
 	return errors.Join(errs...)
 }
 
-// onlyGroups reports whether a change concerns nothing but groups and the level of
+// onlyGroups reports whether a change (of what is no key: see reloadKeys) concerns nothing but groups and the level of
 // the log: what a running daemon can follow.
 func onlyGroups(a, b *config.Config) bool {
-	return a.Node == b.Node && a.HasKey == b.HasKey && a.Key == b.Key && a.XDP == b.XDP && a.Metrics == b.Metrics &&
+	return a.Node == b.Node && a.HasKey == b.HasKey && a.XDP == b.XDP && a.Metrics == b.Metrics &&
 		reflect.DeepEqual(syncOf(a), syncOf(b))
 }
 

@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +28,7 @@ import (
 // all of them.
 type Paths struct {
 	Run   string // socket and lock; may go with a reboot
-	State string // terms; must not
+	State string // terms, identity; must not
 	Pin   string // on a BPF file system
 }
 
@@ -56,6 +54,7 @@ type Daemon struct {
 	changes  *subscription
 	keeper   *keeper
 	terms    *terms
+	identity *identity
 	metrics  *metrics
 	control  *control
 	scrape   *scrape // nil without metrics.listen
@@ -65,8 +64,11 @@ type Daemon struct {
 
 	syncDemotion atomic.Int64 // what the mirror last asked for
 
-	mu    stdsync.Mutex
-	roles map[string]sync.GroupRole
+	mu        stdsync.Mutex
+	roles     map[string]sync.GroupRole
+	marksTurn int
+	keyIDs    []string // of the keys in use, the signing one first
+	keys      []config.Key
 }
 
 // New opens all that the node needs, in the network namespace of the caller,
@@ -78,6 +80,8 @@ func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 		log:     log,
 		started: time.Now(),
 		roles:   map[string]sync.GroupRole{},
+		keyIDs:  keyIDs(cfg.Keys),
+		keys:    cfg.Keys,
 	}
 	d.now.Store(cfg)
 	if err := d.open(); err != nil {
@@ -110,6 +114,9 @@ func (d *Daemon) open() error {
 	if d.terms, err = openTerms(d.paths.State, d.log); err != nil {
 		return err
 	}
+	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
+		return err
+	}
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
 		return err
 	}
@@ -121,7 +128,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d.Status, d.metrics, d.serveLines); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -141,7 +148,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	for _, g := range takingPart(d.cfg) {
-		m, err := d.newMember(g, d.carpdevs.Named(g.Carpdev))
+		m, err := d.newMember(g, d.carpdevs.Named(g.Carpdev), nil)
 		if err != nil {
 			return fmt.Errorf("group %s: %w", g.Name, err)
 		}
@@ -171,13 +178,14 @@ func (d *Daemon) openSync() error {
 	for name, a := range s.Peers {
 		peers[name] = netip.AddrPortFrom(a, s.Port)
 	}
-	key, err := hkdf.Key(sha256.New, d.cfg.Key[:], nil, "sync", 32)
+	keys, err := syncKeys(d.cfg.Keys)
 	if err != nil {
-		return fmt.Errorf("derive the key of the sync link: %w", err)
+		return err
 	}
 	d.mirror, err = sync.New(sync.Config{
 		Node:      node,
-		Key:       [32]byte(key),
+		Key:       keys[0],
+		Keys:      keys[1:],
 		Dev:       s.Dev,
 		Local:     netip.AddrPortFrom(s.Local, s.Port),
 		Peers:     peers,
@@ -234,6 +242,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 
 	run(d.terms.Run)
+	run(d.identity.Run)
 	run(d.keeper.Run)
 	run(func(ctx context.Context) error { return d.facts.Run(ctx, d.changes) })
 	run(d.control.Run)
@@ -245,6 +254,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		run(d.mirror.Run)
 	}
 	run(d.liveness)
+	run(d.keepMarks)
 	run(d.watchdog)
 	run(d.hangup)
 	d.change.Lock()
@@ -359,6 +369,9 @@ func (d *Daemon) hangup(ctx context.Context) error {
 	for {
 		select {
 		case <-hup:
+			if err := d.reloadKeys(); err != nil {
+				d.log.Error("the keys stay as they are", zap.Error(err))
+			}
 			d.reload()
 		case <-ctx.Done():
 			return nil

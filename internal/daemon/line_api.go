@@ -111,7 +111,7 @@ func unreachable(runDir string, err error) error {
 	path := filepath.Join(runDir, SocketName)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("%s: no daemon answers there: start it with `xcarp run`, or give --run-dir", path)
+		return fmt.Errorf("%s: %w: start it with `xcarp run`, or give --run-dir", path, ErrNoDaemon)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%s: permission denied: be root or a member of group %s", path, controlGroup)
 	}

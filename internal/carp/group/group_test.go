@@ -349,7 +349,7 @@ func TestAStrangerIsCountedAndNotBelieved(t *testing.T) {
 		s := new(segment)
 		a := start(t, s, 1, carp.Config{AdvBase: 1})
 		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100}, func(c *Config) {
-			c.Key = carp.NewKey("other", 7, nil, carp.OpenBSD)
+			c.Guard.Key = carp.NewKey("other", 7, nil, carp.OpenBSD)
 		})
 		time.Sleep(10 * time.Second)
 		wantState(t, a, carp.Master)
@@ -523,6 +523,8 @@ func TestAReplacedGroupLeavesItsRole(t *testing.T) {
 		}
 		next := start(t, s, 1, carp.Config{AdvBase: 1, AdvSkew: 50, Preempt: true}, func(c *Config) {
 			c.Adopt, c.Term = role, a.Status().Term
+			self, _ := a.Marks()
+			c.Machine.Counter = self.Counter // or the backup takes it for a replay
 		})
 		wantState(t, next, carp.Master)
 		time.Sleep(10 * time.Second)
