@@ -114,9 +114,6 @@ func (d *Daemon) open() error {
 	if d.terms, err = openTerms(d.paths.State, d.log); err != nil {
 		return err
 	}
-	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
-		return err
-	}
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
 		return err
 	}
@@ -140,6 +137,10 @@ func (d *Daemon) open() error {
 		if err = d.attach(dev); err != nil {
 			return err
 		}
+	}
+	// It writes, so it comes after what may be refused.
+	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
+		return err
 	}
 	if err := d.openSync(); err != nil {
 		return err
