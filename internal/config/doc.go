@@ -14,6 +14,9 @@
 // was written in the file is ignored: a key that is unknown, or that a later
 // version will have, is an error.
 //
+// Lines of ifconfig and sysctl can be laid over a text (lines.go, edit.go): they change
+// its tree before it is read, so that one reader judges what comes out.
+//
 // Load goes three steps. parse (tree.go) makes a tree of nodes that know their
 // line and column; reader (reader.go, group.go, sync.go) walks it and collects
 // every problem it can find at once; last, the secrets are read (secret.go).

@@ -11,6 +11,11 @@
 //	terms       writes the terms behind
 //	control     the unix socket: status and metrics
 //
+// Groups come, change and go while all this runs (change.go): a group enters, leaves
+// with a goodbye, or is replaced by one that adopts its role and lease. One change at a
+// time, from a line of ifconfig or sysctl (lines.go) or from the file (SIGHUP). What
+// others read, the members and the carpdevs, changes as a whole.
+//
 // On the way up a takeover calls Mirror.Own before the map is flipped (three
 // system calls), and nothing else. All other parts learn of it afterwards.
 //
