@@ -92,6 +92,7 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	if k, ok := keys["down"]; ok {
 		g.Down = r.truth(k)
 	}
+	g.Split = r.split(keys, c.Split)
 	g.Auth, g.Trailer = r.auth(keys, c.Auth), r.trailer(keys, c.Trailer)
 	if g.Auth == AuthEnforce && !g.Trailer {
 		r.failf(e.key, "set trailer: on, or auth: permissive",
@@ -99,6 +100,13 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	}
 	r.password(&g, e, keys)
 	return g
+}
+
+func (r *reader) split(keys map[string]entry, otherwise Split) Split {
+	if k, ok := keys["split"]; ok {
+		return Split(r.word(k, string(SplitHold), string(SplitTakeover)))
+	}
+	return otherwise
 }
 
 // auth reads whose adverts are believed.

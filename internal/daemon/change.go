@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 
+	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/carp/group"
 	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/loader"
@@ -90,7 +91,13 @@ func findCarpdev(name string) (*carpdev, error) {
 // attach puts the dataplane onto the carpdev, or adopts it.
 func (d *Daemon) attach(dev *carpdev) (err error) {
 	dev.port, err = loader.Open(dev.name, loader.Options{PinDir: d.paths.Pin, Mode: loader.Mode(d.cfg.XDP), Log: d.log})
-	return err
+	if err != nil {
+		return err
+	}
+	if dev.ears, err = newEars(dev, d.log, func(e carp.Ears) { d.heard(dev, e) }); err != nil {
+		return fmt.Errorf("listen on carpdev %s: %w", dev.name, err)
+	}
+	return nil
 }
 
 // start runs the election of a member until it is ended or the node leaves.
@@ -167,6 +174,8 @@ func (d *Daemon) enter(g *config.Group, old *member) error {
 			}
 		}
 	}
+	heard, _ := m.dev.ears.State()
+	m.group.Ears(heard)
 	d.start(m)
 	m.group.Stamp()
 	select {
@@ -287,15 +296,20 @@ func (d *Daemon) openCarpdevs(next *config.Config) (opened []*carpdev, err error
 				opened = append(opened, dev)
 				continue
 			}
+			if dev.port != nil {
+				err = errors.Join(err, dev.port.Undo())
+			}
 			dev.lock.Close()
 		}
 		for _, dev := range opened {
+			dev.ears.close()
 			err = errors.Join(err, dev.port.Undo(), dev.lock.Close())
 		}
 		return nil, err
 	}
 	for _, dev := range opened {
 		d.carpdevs.Add(dev)
+		d.listen(dev)
 	}
 	return opened, nil
 }
@@ -309,6 +323,7 @@ func (d *Daemon) closeCarpdevs(next *config.Config) error {
 			continue
 		}
 		d.carpdevs.Remove(dev)
+		dev.ears.Stop()
 		errs = append(errs, dev.port.Close())
 		_, err := loader.DetachPort(d.paths.Pin, dev.name)
 		errs = append(errs, err, dev.lock.Close())

@@ -47,6 +47,7 @@ type Daemon struct {
 	taking  atomic.Pointer[[]*member]     // the groups that take part
 	groups  *errgroup.Group               // of their elections, since Run
 	running context.Context               // ends when all groups shall leave
+	listen  func(*carpdev)                // begins to listen on a carpdev
 
 	lock     io.Closer // of the run-dir
 	carpdevs carpdevs
@@ -254,6 +255,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.sysctls()
 		run(d.mirror.Run)
 	}
+	d.listen = func(dev *carpdev) { run(dev.ears.Run) }
+	for _, dev := range d.carpdevs.All() {
+		d.listen(dev)
+	}
 	run(d.liveness)
 	run(d.keepMarks)
 	run(d.watchdog)
@@ -400,6 +405,9 @@ func (d *Daemon) close() error {
 	}
 	if d.scrape != nil {
 		d.scrape.listener.Close()
+	}
+	if d.identity != nil {
+		errs = append(errs, d.identity.Close())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())

@@ -77,6 +77,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (*member,
 			AdvBase: g.AdvBase,
 			AdvSkew: g.AdvSkew,
 			Preempt: g.Preempt,
+			Split:   splits[g.Split],
 		},
 		Guard: carp.GuardConfig{
 			Key:  digestKey(d.signingKey(), g),
@@ -121,6 +122,8 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (*member,
 	m.offUp = dev.OnUp(func(up bool) { m.link(up) })
 	return m, nil
 }
+
+var splits = map[config.Split]carp.Split{config.SplitHold: carp.SplitHold, config.SplitTakeover: carp.SplitTakeover}
 
 var auths = map[config.Auth]carp.Auth{
 	config.AuthCompat:     carp.Compat,
@@ -227,11 +230,31 @@ func (d *Daemon) shareRoles(t group.Transition) {
 	d.tellRoles()
 }
 
+// heard spreads what this node hears on a carpdev.
+func (d *Daemon) heard(dev *carpdev, e carp.Ears) {
+	for _, m := range d.members() {
+		if m.dev == dev {
+			m.group.Ears(e)
+		}
+	}
+	if d.mirror != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.tellRoles()
+	}
+}
+
 // tellRoles gives the roles to the peers. The caller holds mu.
 func (d *Daemon) tellRoles() {
 	all := make([]sync.GroupRole, 0, len(d.roles))
 	owner := false
-	for _, r := range d.roles {
+	for _, m := range d.members() {
+		r, ok := d.roles[m.cfg.Name]
+		if !ok {
+			continue
+		}
+		e, targets := m.dev.ears.State()
+		r.Ears, r.Targets = uint8(e), targets
 		owner = owner || carp.State(r.State) == carp.Master
 		all = append(all, r)
 	}
@@ -320,7 +343,8 @@ func (d *Daemon) peerRoles(node string, roles []sync.GroupRole) {
 		for _, m := range d.members() {
 			if m.cfg.Name == r.Name {
 				m.marked(d.identity.ID(), r.Marks)
-				m.group.Peer(node, carp.State(r.State), r.Term)
+				m.dev.ears.Told(r.Targets)
+				m.group.Peer(node, carp.Said{State: carp.State(r.State), Term: r.Term, Ears: carp.Ears(r.Ears)})
 			}
 		}
 	}
@@ -347,6 +371,7 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		MastersSeen:  []string{},
 		Drops:        m.drops(s.Drops, packets),
 		Alarms:       s.Alarms,
+		Split:        s.Split,
 		Auth:         string(m.cfg.Auth),
 		Trailer:      m.cfg.Trailer,
 		Packets:      packets,
@@ -363,6 +388,8 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		SendErrors:   s.SendErrs,
 		MTU:          m.dev.mtu,
 	}
+	e, _ := m.dev.ears.State()
+	g.Ears = e.String()
 	if role.State != carp.Master && role.State != carp.Drain {
 		g.LeaseMS = 0
 	}
