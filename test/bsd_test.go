@@ -299,3 +299,27 @@ bundle: [lan, wan]
 	n.line(t, "ifconfig wan create vhid 1 carpdev wan0 pass password 203.0.113.1/24") // in spite of the file
 	n.waitState(15*time.Second, "MASTER", "wan")
 }
+
+// What a group says after its settings changed, or after it was down, is new to
+// peers that remember how far it had come.
+func TestChangedSettingsAreNoReplay(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.up()
+	for _, skew := range []string{"5", "7"} {
+		p.a.line(t, "ifconfig lan advskew "+skew)
+		got := p.b.group("lan").Received
+		nstest.Eventually(t, 10*time.Second, "the peer believes", func() bool { return p.b.group("lan").Received >= got+3 })
+	}
+	if got := p.b.log.transitions("lan"); strings.Join(got, " ") != "BACKUP" {
+		t.Errorf("the peer's group went through %v, want BACKUP alone", got)
+	}
+	p.a.line(t, "ifconfig lan down")
+	p.b.waitState(10*time.Second, "MASTER", "lan")
+	p.a.line(t, "ifconfig lan up")
+	p.a.waitState(30*time.Second, "MASTER", "lan")
+	p.b.waitState(10*time.Second, "BACKUP", "lan")
+	if drops := p.b.group("lan").Drops; drops["replay"] > 0 || drops["badauth"] > 0 {
+		t.Errorf("the peer has refused adverts: %v", drops)
+	}
+}
