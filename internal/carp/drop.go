@@ -15,7 +15,7 @@ const (
 	DropTTL          // badttl: TTL or hop limit is not 255, so it crossed a router
 	DropLength       // badlen: fewer than 36 bytes after the IP header
 	DropSum          // badsum: the checksum over the 36 bytes is wrong
-	DropVersion      // badver: another version or authlen; VRRP most likely
+	DropVersion      // badver: another version, type or authlen; VRRP most likely
 	DropVHID         // badvhid: not one of ours
 	DropLoop         // loop: our own advert came back
 	DropAuth         // badauth: password or address list differ

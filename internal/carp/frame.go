@@ -119,7 +119,8 @@ func ParseFrame(b []byte) (r Received, why Drop) {
 	if sum(0, b[:AdvertLen]) != 0xffff {
 		return r, DropSum
 	}
-	if b[0]>>4 != carpVersion || b[3] != authLen {
+	// The type is not in the digest, and no other one has ever been sent.
+	if b[0] != carpVersion<<4|carpType || b[3] != authLen {
 		return r, DropVersion
 	}
 	r.decode(b)
