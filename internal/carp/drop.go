@@ -19,6 +19,7 @@ const (
 	DropVHID         // badvhid: not one of ours
 	DropLoop         // loop: our own advert came back
 	DropAuth         // badauth: password or address list differ
+	DropFamily       // badif: of a family that the group has no address of
 	drops
 )
 
@@ -26,7 +27,7 @@ const (
 const Drops = int(drops)
 
 var dropNames = [Drops]string{
-	"accepted", "notcarp", "hdrops", "badttl", "badlen", "badsum", "badver", "badvhid", "loop", "badauth",
+	"accepted", "notcarp", "hdrops", "badttl", "badlen", "badsum", "badver", "badvhid", "loop", "badauth", "badif",
 }
 
 // String returns the name of the reason's counter.

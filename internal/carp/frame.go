@@ -86,8 +86,8 @@ func appendAddrs(b []byte, addrs ...netip.Addr) []byte {
 }
 
 // ParseFrame reads a received Ethernet frame, with one VLAN tag at most. The
-// checks come in the order of ip_carp.c up to the version; those that need to
-// know us (vhid, echo, digest) are the caller's. The trailer shares b.
+// checks are those of ip_carp.c up to the version; those that need to know us
+// (vhid, echo, digest) are the caller's. The trailer shares b.
 func ParseFrame(b []byte) (r Received, why Drop) {
 	if len(b) < etherLen {
 		return r, DropHeader
@@ -113,15 +113,16 @@ func ParseFrame(b []byte) (r Received, why Drop) {
 	if why != Accepted {
 		return r, why
 	}
+	// The version first: VRRP is shorter, and its checksum is another. The type
+	// is not in the digest, and no other one has ever been sent.
+	if len(b) >= 4 && (b[0] != carpVersion<<4|carpType || b[3] != authLen) {
+		return r, DropVersion
+	}
 	if len(b) < AdvertLen {
 		return r, DropLength
 	}
 	if sum(0, b[:AdvertLen]) != 0xffff {
 		return r, DropSum
-	}
-	// The type is not in the digest, and no other one has ever been sent.
-	if b[0] != carpVersion<<4|carpType || b[3] != authLen {
-		return r, DropVersion
 	}
 	r.decode(b)
 	return r, Accepted

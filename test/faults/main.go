@@ -159,8 +159,10 @@ func collect(r io.Reader) (all []*row, broken []string, err error) {
 		case "output":
 			x.output = append(x.output, e.Output)
 		case "pass", "fail", "skip":
+			// A test does not count the time of parallel parts.
+			x.took = max(x.took, time.Duration(e.Elapsed*float64(time.Second)))
 			if !isSub {
-				x.result, x.took = e.Action, time.Duration(e.Elapsed*float64(time.Second))
+				x.result = e.Action
 			} else if e.Action == "skip" {
 				x.figures = append(x.figures, figure{sub, "skipped"})
 			}
@@ -187,20 +189,29 @@ func complete(all []*row, run string) []*row {
 	return all
 }
 
-var capital = regexp.MustCompile(`[a-z0-9][A-Z]|[A-Z][A-Z][a-z]`)
-
-// words turns WrongDigest into "wrong digest".
+// words turns OtherVHIDOnTwo into "other VHID on two".
 func (r *row) words() string {
-	s := strings.ReplaceAll(r.name, "_", " ")
-	s = capital.ReplaceAllStringFunc(s, func(m string) string { return m[:1] + " " + m[1:] })
-	fields := strings.Fields(s)
-	for i, f := range fields {
-		if strings.ToUpper(f) != f || len(f) == 1 {
-			fields[i] = strings.ToLower(f)
+	var b strings.Builder
+	for i, c := range r.name {
+		next, prev := byte('A'), byte('A')
+		if i > 0 {
+			prev = r.name[i-1]
 		}
+		if i+1 < len(r.name) {
+			next = r.name[i+1]
+		}
+		if i > 0 && isUpper(byte(c)) && (!isUpper(prev) || !isUpper(next)) {
+			b.WriteByte(' ')
+		}
+		if isUpper(byte(c)) && !isUpper(next) {
+			c += 'a' - 'A'
+		}
+		b.WriteRune(c)
 	}
-	return strings.Join(fields, " ")
+	return b.String()
 }
+
+func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
 func (f figure) String() string {
 	if f.key == "" {

@@ -219,6 +219,8 @@ func (g *Group) receive(b []byte) {
 		switch {
 		case r.VHID != g.cfg.Machine.VHID:
 			why = carp.DropVHID
+		case r.From.Is4() && !g.has4, r.From.Is6() && !g.has6:
+			why = carp.DropFamily // nobody sends them: carp6_input of FreeBSD has badvhid here
 		case g.cfg.Key.Sent(&r.Advert):
 			why = carp.DropLoop
 		case !g.cfg.Key.Verify(&r.Advert):
