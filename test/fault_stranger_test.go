@@ -27,6 +27,9 @@ func TestFault10_OwnAdvertsComeBack(t *testing.T) {
 	}
 	w.refused(a.a, "lan", map[string]int{"loop": 2 * times, "badauth": times})
 	w.unmoved(2)
+	if n := strings.Count(a.a.log.String(), "our own advert came back"); n != 1 {
+		t.Errorf("%d alarms of a loop in the log, want one", n)
+	}
 }
 
 // What is meant for another segment, family or group is not for this one.
@@ -140,6 +143,9 @@ func TestFault12_VRRPWithOurID(t *testing.T) {
 	for _, n := range []*node{a.a, a.b} {
 		counted(t, n.name+" lan0", func() map[string]int { return only(w.strangers(n, "lan0"), strange) }, strange)
 		w.refused(n, "lan", map[string]int{"badver": 4 * times, "badauth": 1})
+		if log := n.log.String(); strings.Count(log, "VRRP router") != 1 {
+			t.Errorf("%s: %d warnings of VRRP, want one", n.name, strings.Count(log, "VRRP router"))
+		}
 	}
 	w.unmoved(2)
 }

@@ -43,6 +43,12 @@ type Received struct {
 	Payload []byte
 }
 
+// VRRP reports whether the payload is of a version of VRRP: RFC 3768, RFC 5798. A
+// frame with one was refused as another version.
+func (r *Received) VRRP() bool {
+	return len(r.Payload) > 0 && (r.Payload[0]>>4 == 2 || r.Payload[0]>>4 == 3)
+}
+
 // AppendFrame appends the whole Ethernet frame that carries an advert from the
 // address from to the group of its family. DF is set and the IP id is 0, as
 // NetBSD does.

@@ -50,13 +50,15 @@ const (
 	AlarmBetter          // a plain peer better than it used to be, which only the digest vouches for
 	AlarmWorse           // a plain peer worse than it used to be: demoted, or told to leave by an attacker
 	AlarmTwin            // a later advert of our own node: storage lost, or another node of our name
+	AlarmLoop            // one of our own adverts: a loop in the network, or somebody plays it back
+	AlarmVRRP            // VRRP with the number of our vhid: it has the same virtual MAC
 	alarms
 )
 
 // Alarms is the number of Alarm values.
 const Alarms = int(alarms)
 
-var alarmNames = [Alarms]string{"", "digest", "plain", "relabeled", "replay", "better", "worse", "twin"}
+var alarmNames = [Alarms]string{"", "digest", "plain", "relabeled", "replay", "better", "worse", "twin", "loop", "vrrp"}
 
 // String returns the name of the alarm's counter.
 func (a Alarm) String() string {

@@ -240,6 +240,12 @@ func (g *Group) receive(b []byte) {
 		v = g.guard.Judge(g.now(), &r)
 		g.mu.Unlock()
 	}
+	switch {
+	case why == carp.DropVersion && r.VRRP():
+		v.Alarm = carp.AlarmVRRP
+	case v.Why == carp.DropLoop && v.Alarm == carp.NoAlarm:
+		v.Alarm = carp.AlarmLoop
+	}
 	g.received(&v)
 	g.alarm(&v)
 	if v.Seen != nil {
