@@ -68,7 +68,7 @@ func TestFault11_OtherInterface(t *testing.T) {
 	}).to(own))
 
 	// From somebody who does, but in a family that the group has no address of.
-	a.taps[a.b].send(signed(derived(9), false, carp.Advert{VHID: 9, AdvBase: 1, Counter: 1}, "10.0.0.9"))
+	a.taps[a.b].send(signed(derived(9), "fe80::99", carp.Advert{VHID: 9, AdvBase: 1, Counter: 1}, "10.0.0.9"))
 
 	w.refused(a.b, "lan", map[string]int{"badauth": 1})
 	w.refused(a.b, "wan", map[string]int{})
@@ -95,22 +95,18 @@ func (f advert) to(mac []byte) advert {
 
 // derived is the password that the tests' key gives to groups without one.
 func derived(vhid uint8) string {
-	return carp.DerivePassword([32]byte([]byte("xcarp-test-key-xcarp-test-key-01")), vhid)
+	return carp.DerivePassword(testSecret, vhid)
 }
 
-// signed is an advert of a member without a trailer, from 10.0.0.99 or fe80::99.
-func signed(pass string, is4 bool, v carp.Advert, addrs ...string) advert {
-	from := netip.MustParseAddr("fe80::99")
-	if is4 {
-		from = netip.MustParseAddr("10.0.0.99")
-	}
+// signed is an advert of a member without a trailer.
+func signed(pass, from string, v carp.Advert, addrs ...string) advert {
 	var shared []netip.Addr
 	for _, a := range addrs {
 		shared = append(shared, netip.MustParseAddr(a))
 	}
 	carp.NewKey(pass, v.VHID, shared, carp.OpenBSD).Sign(&v)
 	b, _ := v.MarshalBinary() // there is no error
-	return carp.AppendFrame(nil, carp.VirtualMAC(v.VHID), from, b)
+	return carp.AppendFrame(nil, carp.VirtualMAC(v.VHID), netip.MustParseAddr(from), b)
 }
 
 // VRRP has CARP's protocol number, and in version 2 even its first byte.

@@ -8,8 +8,10 @@ import (
 	"go/parser"
 	"go/token"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,8 +30,8 @@ func long() bool { return os.Getenv("XCARP_TEST_LONG") == "1" }
 func (n *node) alone(advbase, advskew int) { ucarpConfig(n, advbase, advskew) }
 
 // classic is an advert of a member of that group that is no xcarp.
-func classic(advbase, advskew uint8, counter uint64) advert {
-	return signed("carpdiem", true, carp.Advert{VHID: lanVHID, AdvBase: advbase, AdvSkew: advskew, Counter: counter}, "10.0.0.1")
+func classic(from string, advbase, advskew uint8, counter uint64) advert {
+	return signed("carpdiem", from, carp.Advert{VHID: lanVHID, AdvBase: advbase, AdvSkew: advskew, Counter: counter}, "10.0.0.1")
 }
 
 // A change is one line of a group's story, from the log.
@@ -171,9 +173,9 @@ func TestFault17_ExtremeTimers(t *testing.T) {
 	p.b.waitState(15*time.Second, "MASTER", "lan")
 	tap := newTap(t, p.sw, p.b.lanPort)
 	counter := uint64(1000)
-	say := func(advbase, advskew uint8, bad bool) {
+	say := func(from string, advbase, advskew uint8, bad bool) {
 		counter++
-		f := classic(advbase, advskew, counter)
+		f := classic(from, advbase, advskew, counter)
 		if bad {
 			f = f.edit(badDigest)
 		}
@@ -183,30 +185,30 @@ func TestFault17_ExtremeTimers(t *testing.T) {
 
 	// A slower master, and one that says that it leaves, are no reason to yield.
 	w := newWatch(t, p.b)
-	say(1, 254, false)
-	say(255, 254, false)
-	say(255, 255, false)
+	say("10.0.0.91", 1, 254, false)
+	say("10.0.0.92", 255, 254, false)
+	say("10.0.0.93", 255, 255, false)
 	nstest.Eventually(t, 5*time.Second, "three adverts heard", func() bool { return p.b.group("lan").Received == 3 })
-	w.unmoved(1) // another advbase
+	w.unmoved(2) // another advbase
 
 	// 0 and 0 is the fastest there is, 1/256 s; what it does to us is our own timer's.
-	say(0, 0, false)
+	say("10.0.0.94", 0, 0, false)
 	nstest.Eventually(t, 5*time.Second, "way is made to a faster master", listens)
 	p.b.waitState(12*time.Second, "MASTER", "lan")
 
 	// The same with the largest advskew.
-	say(0, 254, false)
+	say("10.0.0.95", 0, 254, false)
 	nstest.Eventually(t, 5*time.Second, "way is made to a faster master", listens)
 	heard := time.Now()
 	w = newWatch(t, p.b)
-	say(255, 255, true)
-	say(255, 254, true)
+	say("10.0.0.95", 255, 255, true)
+	say("10.0.0.95", 255, 254, true)
 	w.refused(p.b, "lan", map[string]int{"badauth": 2})
 	if since := time.Since(heard); since < 2*time.Second {
 		w.unmoved(1)
 	}
 	said := time.Now()
-	say(255, 255, false)
+	say("10.0.0.95", 255, 255, false)
 	p.b.waitState(3*time.Second, "MASTER", "lan")
 	figure(t, "genuine goodbye", "MASTER after %v", time.Since(said).Round(time.Millisecond))
 
@@ -225,29 +227,73 @@ func TestFault17_ExtremeTimers(t *testing.T) {
 	figure(t, "own 0/0", "%.0f adverts/s, bound 256", rate)
 }
 
-// No value of the counter locks an honest member out that has no trailer.
+// No value of a counter locks an honest member out, with a trailer or without, and
+// none lets an old advert in.
 func TestFault18_Counters(t *testing.T) {
 	t.Parallel()
-	p := newPair(t)
-	p.b.alone(1, 100)
-	p.b.start()
-	p.b.waitState(15*time.Second, "MASTER", "lan")
-	tap := newTap(t, p.sw, p.b.lanPort)
-	tap.send(classic(1, 0, 1))
-	p.b.waitState(5*time.Second, "BACKUP", "lan")
-	w := newWatch(t, p.b)
-	received := p.b.group("lan").Received
-	counters := []uint64{2, 0, math.MaxUint64, 0, 1, math.MaxUint64 - 1, 1 << 63, 5, 1<<63 + 5, 1 << 32, 0, 7}
-	for _, c := range counters {
-		tap.send(classic(1, 0, c))
-	}
-	nstest.Eventually(t, 3*time.Second, "all adverts believed", func() bool {
-		return p.b.group("lan").Received == received+uint64(len(counters))
+	t.Run("without a trailer", func(t *testing.T) {
+		t.Parallel()
+		p := newPair(t)
+		p.b.alone(1, 100)
+		p.b.start()
+		p.b.waitState(15*time.Second, "MASTER", "lan")
+		tap := newTap(t, p.sw, p.b.lanPort)
+		say := func(c uint64) { tap.send(classic("10.0.0.99", 1, 0, c)) }
+		say(math.MaxUint64 - 2)
+		p.b.waitState(5*time.Second, "BACKUP", "lan")
+		w := newWatch(t, p.b)
+		received := p.b.group("lan").Received
+		good := []uint64{math.MaxUint64 - 1, math.MaxUint64, 0, 1, 1 << 63, 1<<63 + 1, 5, 1 << 40, 1 << 34, 1<<34 + 1}
+		old := []uint64{0, 1, 1 << 63, math.MaxUint64, 1 << 40, 5, 1 << 34, 1<<34 - 1}
+		for _, c := range append(good, old...) {
+			say(c)
+		}
+		nstest.Eventually(t, 3*time.Second, "all adverts believed", func() bool {
+			return p.b.group("lan").Received == received+uint64(len(good))
+		})
+		w.refused(p.b, "lan", map[string]int{"replay": len(old)})
+		w.unmoved(2)
+		figure(t, "zero, largest, wrapped, +2^63, restarted", "%d believed of %d", p.b.group("lan").Received-received, len(good))
 	})
-	w.refused(p.b, "lan", map[string]int{})
-	w.unmoved(0)
-	figure(t, "adverts with counters 0, max, wrapped, +2^63", "%d sent, %d believed", len(counters), len(counters))
+	t.Run("with a trailer", func(t *testing.T) {
+		t.Parallel()
+		p := newPair(t)
+		p.up()
+		tap := newTap(t, p.sw, p.b.lanPort)
+		type mark struct{ epoch, counter uint64 }
+		const huge = math.MaxUint64
+		say := func(m mark) {
+			tap.send(member("10.0.0.98", 9, m.epoch, p.b.group("lan").Term, carp.Advert{AdvBase: 1, AdvSkew: 50, Counter: m.counter}))
+		}
+		w := newWatch(t, p.b)
+		good := []mark{{1, 0}, {1, 1}, {1, 1 << 63}, {1, huge}, {2, 0}, {2, 1 << 62}, {1 << 63, 7}, {1<<63 + 1, huge}}
+		old := []mark{{1<<63 + 1, huge}, {1<<63 + 1, 0}, {1 << 63, huge}, {2, 1 << 63}, {1, huge}, {0, 0}}
+		for _, m := range append(good, old...) {
+			say(m)
+		}
+		w.refused(p.b, "lan", map[string]int{"replay": len(old)})
+		w.unmoved(2)
+		if got := p.b.group("lan").MastersSeen; !slices.Contains(got, "10.0.0.98") {
+			t.Errorf("masters seen: %v, want the honest member 10.0.0.98 among them", got)
+		}
+		figure(t, "epoch and counter rising, +2^63, largest", "%d believed of %d", len(good), len(good))
+	})
 }
+
+// member is an advert with a trailer of another node of the pair's LAN group.
+func member(from string, node, epoch, term uint64, v carp.Advert) advert {
+	v.VHID = lanVHID
+	shared := []netip.Addr{shared4, shared6}
+	g := carp.NewGuard(carp.GuardConfig{
+		VHID: lanVHID, Key: carp.NewKey(derived(lanVHID), lanVHID, shared, carp.OpenBSD),
+		Keys: []*carp.TrailerKey{carp.NewTrailerKey(testSecret, "lan", lanVHID)}, Send: true,
+		Node: node, Epoch: epoch,
+	})
+	return carp.AppendFrame(nil, carp.VirtualMAC(lanVHID), netip.MustParseAddr(from), g.Sign(nil, &v, term))
+}
+
+// testSecret is testKey.
+var testSecret = [32]byte([]byte("xcarp-test-key-xcarp-test-key-01"))
 
 // The wall clock has no say: nobody who decides asks it. And a node that slept
 // listens for a master-down time before it speaks.
@@ -301,6 +347,7 @@ func TestFault19_ClockStepsAndSuspend(t *testing.T) {
 	woke := time.Now()
 	nstest.Eventually(t, 12*time.Second, "an advert after the sleep", func() bool { return tap.count(fromVMAC(lanVHID)) > 0 })
 	listened := time.Since(woke)
+	p.b.waitState(5*time.Second, "MASTER", "lan") // the log comes after the advert
 	if down := carp.MasterDown(1, 100); listened < down-100*time.Millisecond {
 		t.Errorf("it spoke %v after it woke, want a master-down time of %v", listened, down)
 	}
