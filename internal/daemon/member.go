@@ -45,14 +45,6 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
 	}
-	password := string(g.Password)
-	if g.FromKey {
-		password = carp.DerivePassword(d.cfg.Key, g.VHID)
-	}
-	variant := carp.OpenBSD
-	if g.HMAC == config.HMACFreeBSD {
-		variant = carp.FreeBSD
-	}
 	if err := dev.port.SetGroup(g.VHID, addrs); err != nil {
 		return nil, err
 	}
@@ -77,7 +69,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 			Preempt: g.Preempt,
 		},
 		Guard: carp.GuardConfig{
-			Key:  carp.NewKey(password, g.VHID, addrs, variant),
+			Key:  digestKey(d.cfg.Key, g),
 			Auth: auths[g.Auth],
 			Keys: trailerKeys(d.cfg.Keys, g),
 			Send: g.Trailer,
@@ -119,15 +111,6 @@ var auths = map[config.Auth]carp.Auth{
 	config.AuthCompat:     carp.Compat,
 	config.AuthPermissive: carp.Permissive,
 	config.AuthEnforce:    carp.Enforce,
-}
-
-// trailerKeys derives the group's keys from those of the node.
-func trailerKeys(keys []config.Key, g *config.Group) []*carp.TrailerKey {
-	var all []*carp.TrailerKey
-	for _, k := range keys {
-		all = append(all, carp.NewTrailerKey(k, g.Name, g.VHID))
-	}
-	return all
 }
 
 // forwards6 is the R flag of neighbour advertisements from the interface, which
