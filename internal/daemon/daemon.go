@@ -129,6 +129,11 @@ func (d *Daemon) open() error {
 			return err
 		}
 	}
+	for _, dev := range d.carpdevs {
+		if dev.ears, err = newEars(dev, d.log, func(e carp.Ears) { d.heard(dev, e) }); err != nil {
+			return fmt.Errorf("listen on carpdev %s: %w", dev.name, err)
+		}
+	}
 	if err := d.openSync(); err != nil {
 		return err
 	}
@@ -264,6 +269,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.mirror != nil {
 		d.sysctls()
 		run(d.mirror.Run)
+	}
+	for _, dev := range d.carpdevs {
+		run(dev.ears.Run)
 	}
 	run(d.liveness)
 	run(d.keepMarks)
