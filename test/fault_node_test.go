@@ -202,7 +202,7 @@ func TestFault38_Starved(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
-			p.up()
+			p.calm()
 			w := newWatch(t, p.a, p.b)
 			q := p.questions(t, slot/5)
 			tt.abuse(t, p)

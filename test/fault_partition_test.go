@@ -66,6 +66,8 @@ func TestFault55_Partitions(t *testing.T) {
 			func(p *pair) { p.sw.Exec("bridge", "link", "set", "dev", p.a.syncPort, "state", "3") }},
 		{"CARP only", true,
 			func(p *pair) { p.filter(onlyCARP, p.a.lanPort, p.b.lanPort, p.a.wanPort, p.b.wanPort) }, (*pair).unfilter},
+		{"CARP only, split: takeover", false,
+			func(p *pair) { p.filter(onlyCARP, p.a.lanPort, p.b.lanPort, p.a.wanPort, p.b.wanPort) }, (*pair).unfilter},
 		{"CARP only, one way", true,
 			func(p *pair) { p.filter(onlyCARP, p.a.lanPort, p.a.wanPort) }, (*pair).unfilter},
 		{"no multicast", true,
@@ -73,11 +75,13 @@ func TestFault55_Partitions(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if tt.hold && tt.name != "sync only" && !splitHolds {
-				t.Skip("the second heartbeat over the sync channel (split: hold) is not there yet")
-			}
 			p := newPair(t)
-			p.up()
+			if strings.HasSuffix(tt.name, "takeover") {
+				for _, n := range []*node{p.a, p.b} {
+					n.reconfigure(func(s string) string { return s + "split: takeover\n" })
+				}
+			}
+			p.calm()
 			w := newWatch(t, p.a, p.b)
 			q := p.questions(t, slot/5)
 			tt.cut(p)
@@ -111,9 +115,6 @@ func TestFault55_Partitions(t *testing.T) {
 		})
 	}
 }
-
-// splitHolds: contract, section 4: the master stays as long as the peers talk over sync.
-const splitHolds = false
 
 // forget drops the answers so far.
 func (q *questions) forget() {

@@ -41,7 +41,7 @@ func TestFault11_OtherInterface(t *testing.T) {
 			return strings.Replace(s, "groups:\n", "groups:\n  four: {vhid: 9, carpdev: lan0, addresses: [10.0.0.9/24]}\n", 1)
 		})
 	}
-	p.up()
+	p.calm()
 	a := p.attacker(t)
 	wan := newTap(t, p.sw, p.b.wanPort)
 	v4, v6 := newTap(t, p.sw, p.a.wanPort).capture()
@@ -161,7 +161,7 @@ func (p *pair) stranger(t *testing.T, addr, pass string) *process {
 func TestFault13_OtherPassword(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	p.up()
+	p.calm()
 	w := newWatch(t, p.a, p.b)
 	u := p.stranger(t, "10.0.0.9", "another")
 	for _, n := range []*node{p.a, p.b} {

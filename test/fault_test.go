@@ -250,8 +250,29 @@ type attacker struct {
 func attack(t *testing.T) *attacker {
 	t.Helper()
 	p := newPair(t)
-	p.up()
+	p.calm()
 	return p.attacker(t)
+}
+
+// calm brings the pair up and waits until a is master, b hears it, and both have
+// said so for two intervals.
+func (p *pair) calm() {
+	p.tb.Helper()
+	p.up()
+	was, heard, since := -1, [2]uint64{}, time.Now()
+	nstest.Eventually(p.tb, 40*time.Second, "a quiet pair", func() bool {
+		defer time.Sleep(20 * time.Millisecond) // a status costs the daemon time
+		a, b := p.a.group("lan"), p.b.group("lan")
+		wa, wb := p.a.group("wan"), p.b.group("wan")
+		now := p.a.transitions() + p.b.transitions()
+		if a.State != "MASTER" || wa.State != "MASTER" || b.State != "BACKUP" || wb.State != "BACKUP" || now != was {
+			was, since, heard = now, time.Now(), [2]uint64{b.Received, wb.Received}
+			return false
+		}
+		return time.Since(since) > 1500*time.Millisecond && b.Received >= heard[0]+2 && wb.Received >= heard[1]+2
+	})
+	p.a.waitInSync(15 * time.Second)
+	p.b.waitInSync(15 * time.Second)
 }
 
 func (p *pair) attacker(t *testing.T) *attacker {

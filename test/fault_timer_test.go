@@ -258,7 +258,7 @@ func TestFault18_Counters(t *testing.T) {
 	t.Run("with a trailer", func(t *testing.T) {
 		t.Parallel()
 		p := newPair(t)
-		p.up()
+		p.calm()
 		tap := newTap(t, p.sw, p.b.lanPort)
 		type mark struct{ epoch, counter uint64 }
 		const huge = math.MaxUint64

@@ -46,7 +46,7 @@ type Received struct {
 // VRRP reports whether the payload is of a version of VRRP: RFC 3768, RFC 5798. A
 // frame with one was refused as another version.
 func (r *Received) VRRP() bool {
-	return len(r.Payload) > 0 && (r.Payload[0]>>4 == 2 || r.Payload[0]>>4 == 3)
+	return len(r.Payload) >= 4 && (r.Payload[0]>>4 == 2 && r.Payload[3] != authLen || r.Payload[0]>>4 == 3)
 }
 
 // AppendFrame appends the whole Ethernet frame that carries an advert from the

@@ -273,12 +273,15 @@ func (g *Guard) raise(epoch uint64) {
 	g.cfg.Epoch = max(g.cfg.Epoch, epoch+1)
 }
 
+// meetSlack is how many adverts may still be on their way when we are told of them.
+const meetSlack = 2 * counterStep
+
 // Meet notes how far a node has come that we have not heard yet, said over a
-// channel that cannot be replayed. Of one that we know only its adverts tell:
-// the latest may still be on its way.
+// channel that cannot be replayed. Of one that we know only its adverts tell. Its
+// latest ones may still be on their way: to refuse a master's first makes two.
 func (g *Guard) Meet(node uint64, m Mark) {
-	if _, met := g.marks[node]; !met && node != g.cfg.Node && m.Counter != 0 {
-		g.marks[node] = m
+	if _, met := g.marks[node]; !met && node != g.cfg.Node && m.Counter > meetSlack {
+		g.marks[node] = Mark{m.Epoch, m.Counter - meetSlack}
 	}
 }
 
