@@ -86,7 +86,15 @@ matrix: ## the dataplane's tests on stock kernels, oldest and newest, under emul
 	@scripts/need $(NEED_MATRIX)
 	@test/matrix/run
 
-faults sim soak packages: ## not backed by anything yet
+faults: root ## the table of faults: each row's test, its result and its figures
+	@scripts/need $(NEED_TEST)
+	@XCARP_TEST_ROOT=1 $(GO) run ./test/faults
+
+soak: root ## the table of faults with its long rows in full (minutes)
+	@scripts/need $(NEED_TEST)
+	@XCARP_TEST_ROOT=1 XCARP_TEST_LONG=1 $(GO) run ./test/faults
+
+sim packages: ## not backed by anything yet
 	@echo "make $@: nothing is behind this target yet" >&2; exit 1
 
 deps: ## install what is missing to build and test (Debian packages, as root)

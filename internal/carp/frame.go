@@ -43,6 +43,12 @@ type Received struct {
 	Payload []byte
 }
 
+// VRRP reports whether the payload is of a version of VRRP: RFC 3768, RFC 5798. A
+// frame with one was refused as another version.
+func (r *Received) VRRP() bool {
+	return len(r.Payload) >= 4 && (r.Payload[0]>>4 == 2 && r.Payload[3] != authLen || r.Payload[0]>>4 == 3)
+}
+
 // AppendFrame appends the whole Ethernet frame that carries an advert from the
 // address from to the group of its family. DF is set and the IP id is 0, as
 // NetBSD does.
@@ -89,8 +95,8 @@ func appendAddrs(b []byte, addrs ...netip.Addr) []byte {
 }
 
 // ParseFrame reads a received Ethernet frame, with one VLAN tag at most. The
-// checks come in the order of ip_carp.c up to the version; those that need to
-// know us (vhid, echo, digest) are the caller's. The trailer shares b.
+// checks are those of ip_carp.c up to the version; those that need to know us
+// (vhid, echo, digest) are the caller's. The trailer shares b.
 func ParseFrame(b []byte) (r Received, why Drop) {
 	if len(b) < etherLen {
 		return r, DropHeader
@@ -117,14 +123,16 @@ func ParseFrame(b []byte) (r Received, why Drop) {
 		return r, why
 	}
 	r.Payload = b
+	// The version first: VRRP is shorter, and its checksum is another. The type
+	// is not in the digest, and no other one has ever been sent.
+	if len(b) >= 4 && (b[0] != carpVersion<<4|carpType || b[3] != authLen) {
+		return r, DropVersion
+	}
 	if len(b) < AdvertLen {
 		return r, DropLength
 	}
 	if sum(0, b[:AdvertLen]) != 0xffff {
 		return r, DropSum
-	}
-	if b[0]>>4 != carpVersion || b[3] != authLen {
-		return r, DropVersion
 	}
 	r.decode(b)
 	return r, Accepted

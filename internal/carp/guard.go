@@ -50,13 +50,15 @@ const (
 	AlarmBetter          // a plain peer better than it used to be, which only the digest vouches for
 	AlarmWorse           // a plain peer worse than it used to be: demoted, or told to leave by an attacker
 	AlarmTwin            // a later advert of our own node: storage lost, or another node of our name
+	AlarmLoop            // one of our own adverts: a loop in the network, or somebody plays it back
+	AlarmVRRP            // VRRP with the number of our vhid: it has the same virtual MAC
 	alarms
 )
 
 // Alarms is the number of Alarm values.
 const Alarms = int(alarms)
 
-var alarmNames = [Alarms]string{"", "digest", "plain", "relabeled", "replay", "better", "worse", "twin"}
+var alarmNames = [Alarms]string{"", "digest", "plain", "relabeled", "replay", "better", "worse", "twin", "loop", "vrrp"}
 
 // String returns the name of the alarm's counter.
 func (a Alarm) String() string {
@@ -271,12 +273,15 @@ func (g *Guard) raise(epoch uint64) {
 	g.cfg.Epoch = max(g.cfg.Epoch, epoch+1)
 }
 
+// meetSlack is how many adverts may still be on their way when we are told of them.
+const meetSlack = 2 * counterStep
+
 // Meet notes how far a node has come that we have not heard yet, said over a
-// channel that cannot be replayed. Of one that we know only its adverts tell:
-// the latest may still be on its way.
+// channel that cannot be replayed. Of one that we know only its adverts tell. Its
+// latest ones may still be on their way: to refuse a master's first makes two.
 func (g *Guard) Meet(node uint64, m Mark) {
-	if _, met := g.marks[node]; !met && node != g.cfg.Node && m.Counter != 0 {
-		g.marks[node] = m
+	if _, met := g.marks[node]; !met && node != g.cfg.Node && m.Counter > meetSlack {
+		g.marks[node] = Mark{m.Epoch, m.Counter - meetSlack}
 	}
 }
 

@@ -429,13 +429,14 @@ func (d *Daemon) close() error {
 // Status takes a snapshot of the node.
 func (d *Daemon) Status() Status {
 	s := Status{
-		Node:    d.cfg.Node,
-		Version: buildVersion,
-		Config:  d.cfg.Path,
-		Hash:    d.cfg.Hash,
-		Uptime:  time.Since(d.started).Seconds(),
-		Groups:  []GroupStatus{},
-		Sync:    []SyncStatus{},
+		Node:     d.cfg.Node,
+		Version:  buildVersion,
+		Config:   d.cfg.Path,
+		Hash:     d.cfg.Hash,
+		Uptime:   time.Since(d.started).Seconds(),
+		Groups:   []GroupStatus{},
+		Carpdevs: []CarpdevStatus{},
+		Sync:     []SyncStatus{},
 	}
 	counters := map[*carpdev]map[uint8]map[string]uint64{}
 	for _, dev := range d.carpdevs {
@@ -444,6 +445,7 @@ func (d *Daemon) Status() Status {
 			d.log.Warn("dataplane counters", zap.String("carpdev", dev.name), zap.Error(err))
 		}
 		counters[dev] = c
+		s.Carpdevs = append(s.Carpdevs, CarpdevStatus{Name: dev.name, Packets: c[0]})
 	}
 	now := group.BootClock()
 	for _, m := range d.members {

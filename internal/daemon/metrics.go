@@ -113,6 +113,13 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 			count(descXDP, n, with(why)...)
 		}
 	}
+	for _, d := range s.Carpdevs {
+		for why, n := range d.Packets {
+			if n > 0 { // most reasons can only be some group's
+				count(descXDP, n, "", d.Name, "0", why)
+			}
+		}
+	}
 	for _, p := range s.Sync {
 		gauge(descPeerUp, boolValue(p.Up), p.Peer)
 		gauge(descInSync, boolValue(p.InSync), p.Peer)

@@ -13,6 +13,8 @@ type Status struct {
 	Groups  []GroupStatus `json:"groups"`
 	Sync    []SyncStatus  `json:"sync"`
 	Table   *TableStatus  `json:"conntrack,omitempty"`
+
+	Carpdevs []CarpdevStatus `json:"carpdevs"`
 }
 
 // GroupStatus is one group as this node sees it.
@@ -52,6 +54,13 @@ type GroupStatus struct {
 	Sent         uint64            `json:"adverts_sent"`
 	Received     uint64            `json:"adverts_received"`
 	SendErrors   uint64            `json:"send_errors"`
+}
+
+// CarpdevStatus is what the dataplane saw on a carpdev that is no group's:
+// adverts of other vhids and of VRRP, frames in a VLAN, fragments.
+type CarpdevStatus struct {
+	Name    string            `json:"name"`
+	Packets map[string]uint64 `json:"packets"` // verdicts by reason
 }
 
 // SyncStatus is one peer on the sync link.

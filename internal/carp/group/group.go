@@ -232,11 +232,20 @@ func (g *Group) receive(b []byte) {
 	if why == carp.DropVersion && g.reminded(&r) {
 		return
 	}
+	if why == carp.Accepted && (r.From.Is4() && !g.has4 || r.From.Is6() && !g.has6) {
+		why = carp.DropFamily // nobody sends them: carp6_input of FreeBSD has badvhid here
+	}
 	v := carp.Verdict{Heard: carp.Heard{Advert: r.Advert, From: r.From}, Why: why}
 	if why == carp.Accepted {
 		g.mu.Lock()
 		v = g.guard.Judge(g.now(), &r)
 		g.mu.Unlock()
+	}
+	switch {
+	case why == carp.DropVersion && r.VRRP():
+		v.Alarm = carp.AlarmVRRP
+	case v.Why == carp.DropLoop && v.Alarm == carp.NoAlarm:
+		v.Alarm = carp.AlarmLoop
 	}
 	g.received(&v)
 	g.alarm(&v)
