@@ -81,9 +81,10 @@ func (m Mark) After(o Mark) bool {
 // CounterBlock is how far a start moves the counters of a node.
 const CounterBlock = 1 << 48
 
-// counterWindow is how far behind the newest counter of a node a plain advert
-// with its tag counts as one of its own, with the trailer cut off: 256 starts. A
-// random counter is in there once in eight million times.
+// counterWindow is how far from the newest counter of a node a plain advert with
+// its tag counts as one of its own, with the trailer cut off: 256 starts back,
+// and as many ahead, for this one may have been lost on the way to us. A random
+// counter is in there once in four million times.
 const counterWindow = 256 * CounterBlock
 
 // plainWindow is the same for a plain peer: more adverts than anybody keeps.
@@ -251,7 +252,7 @@ func (g *Guard) judgeSigned(now time.Time, v *Verdict, t Trailer, digest bool) {
 // then an advert without is a stripped one.
 func (g *Guard) ours(counter uint64) bool {
 	of := func(node, last uint64) bool {
-		return last != 0 && counter&0xfffe == tag(node) && behind(counter, last, counterWindow)
+		return last != 0 && counter&0xfffe == tag(node) && behind(counter, last+counterWindow, 2*counterWindow)
 	}
 	for node, m := range g.marks {
 		if of(node, m.Counter) {

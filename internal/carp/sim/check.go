@@ -143,7 +143,7 @@ func (c *checker) met(i int, id uint64, m carp.Mark) {
 func (c *checker) accepted(n *node, h *carp.Heard, frame []byte) {
 	g, ok := c.said[header(payload(frame))]
 	if !ok {
-		if c.foreign() && h.Node == 0 {
+		if h.Node == 0 && c.unknown(n, h.Counter) {
 			return
 		}
 		c.fail(RuleForged, "%s believes an advert that nobody has sent: %d/%d demote=%d counter=%d from %v",
@@ -166,6 +166,20 @@ func (c *checker) accepted(n *node, h *carp.Heard, frame []byte) {
 	l.marks[g.id] = g.mark
 }
 
+// unknown reports whether a plain advert is of a station whose trailers, if it
+// has any, the node cannot know: with compat there is no way to refuse it.
+func (c *checker) unknown(n *node, counter uint64) bool {
+	if c.foreign() {
+		return true
+	}
+	for _, g := range c.said {
+		if _, met := c.nodes[n.i].marks[g.id]; g.mark.Counter == counter && (met || g.id == n.disk.id) {
+			return false
+		}
+	}
+	return c.w.sc.Auth != carp.Enforce
+}
+
 // foreign reports whether stations take part that are not nodes.
 func (c *checker) foreign() bool { return len(c.w.stations) > len(c.w.nodes) }
 
@@ -185,7 +199,9 @@ func (c *checker) after(n *node, p *pending) {
 	is, was := to == carp.Master, p.from == carp.Master
 	if is != was {
 		c.total++
-		l.moves++
+		if !l.lapsed { // that is the end of what went wrong before
+			l.moves++
+		}
 		if c.due != 0 && l.moves > maxTransitions {
 			c.fail(RuleFlap, "%s changed its role %d times since all is well", n.name, l.moves)
 		}
