@@ -107,6 +107,9 @@ type GuardConfig struct {
 	Node  uint64 // our id: a random number, kept over restarts
 	Epoch uint64 // higher than that of every process before
 
+	// Counter is the Machine's: ours are above it.
+	Counter uint64
+
 	// Seen are the marks that a process before has accepted.
 	Seen map[uint64]Mark
 
@@ -138,6 +141,7 @@ type Guard struct {
 // NewGuard returns a Guard.
 func NewGuard(c GuardConfig) *Guard {
 	g := &Guard{cfg: c, marks: maps.Clone(c.Seen), plain: map[netip.Addr]*plainPeer{}}
+	g.self.Counter = c.Counter
 	if g.marks == nil {
 		g.marks = map[uint64]Mark{}
 	}
@@ -148,8 +152,14 @@ func NewGuard(c GuardConfig) *Guard {
 // SetKeys replaces the keys of the trailer.
 func (g *Guard) SetKeys(keys []*TrailerKey) { g.cfg.Keys = keys }
 
-// Self returns the mark of our last advert.
-func (g *Guard) Self() Mark { return Mark{g.cfg.Epoch, g.self.Counter} }
+// Self returns the mark of our last advert, or where we begin. It is zero if our
+// adverts have no trailer: then a plain one is no stripped one.
+func (g *Guard) Self() Mark {
+	if !g.cfg.Send || len(g.cfg.Keys) == 0 {
+		return Mark{}
+	}
+	return Mark{g.cfg.Epoch, g.self.Counter}
+}
 
 // Marks returns the last accepted mark of every other node that has a trailer.
 func (g *Guard) Marks() map[uint64]Mark { return maps.Clone(g.marks) }
@@ -269,7 +279,7 @@ func (g *Guard) raise(epoch uint64) {
 
 // Meet notes what a node says of itself over a channel that cannot be replayed.
 func (g *Guard) Meet(node uint64, m Mark) {
-	if node != g.cfg.Node && m.After(g.marks[node]) {
+	if _, met := g.marks[node]; !met && node != g.cfg.Node && m.Counter != 0 {
 		g.marks[node] = m
 	}
 }
