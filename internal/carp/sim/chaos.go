@@ -120,7 +120,7 @@ func (w *world) restart(n *node, d time.Duration) {
 		switch disk {
 		case 0:
 			w.line(n.name, "storage lost")
-			n.disk = storage{id: w.newID()}
+			n.disk = w.newStorage()
 		case 1:
 			w.line(n.name, "storage as it was at the beginning")
 			n.disk = n.old.clone()
@@ -146,8 +146,10 @@ func (n *node) leave() {
 	n.kill()
 }
 
-// newID is what a node without storage takes for an id.
-func (w *world) newID() uint64 { return w.rng.Uint64() | 1<<63 }
+// newStorage is what a node has that nobody has heard of.
+func (w *world) newStorage() storage {
+	return storage{id: w.rng.Uint64() | 1<<63, counter: w.rng.Uint64() >> 2}
+}
 
 // heal ends all faults. What was under way keeps its delay.
 func (w *world) heal() {
@@ -190,8 +192,8 @@ func newWorld(sc *Scenario) *world {
 	w.heap = make([]event, 0, 256)
 	for i, c := range sc.Nodes {
 		n := &node{w: w, i: i, name: nodeName(i), cfg: c, link: true, last: make([]uint64, len(sc.Nodes))}
-		n.disk = storage{id: w.newID()}
-		n.old = storage{id: n.disk.id}
+		n.disk = w.newStorage()
+		n.old = n.disk.clone()
 		w.nodes = append(w.nodes, n)
 		w.stations = append(w.stations, n)
 	}

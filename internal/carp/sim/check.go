@@ -132,13 +132,6 @@ func (c *checker) role(n *node) {
 	}
 }
 
-// met is told what a node learned of another one over the sync channel.
-func (c *checker) met(i int, id uint64, m carp.Mark) {
-	if l := &c.nodes[i]; m.After(l.marks[id]) {
-		l.marks[id] = m
-	}
-}
-
 // accepted is told of every advert that a node believes.
 func (c *checker) accepted(n *node, h *carp.Heard, frame []byte) {
 	g, ok := c.said[header(payload(frame))]

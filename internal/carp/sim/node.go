@@ -21,17 +21,18 @@ type says struct {
 	state carp.State
 	term  uint64
 	id    uint64
-	mark  carp.Mark
-	seen  uint64 // number of the message
+	mark  carp.Mark            // of itself
+	marks map[uint64]carp.Mark // of the others
+	seen  uint64               // number of the message
 }
 
 // storage is what outlives a reboot.
 type storage struct {
-	id     uint64
-	epoch  uint64
-	starts uint64 // counters begin at that many blocks
-	term   uint64
-	marks  map[uint64]carp.Mark
+	id      uint64
+	epoch   uint64
+	counter uint64 // of the first advert
+	term    uint64
+	marks   map[uint64]carp.Mark
 }
 
 func (s storage) clone() storage {
@@ -110,18 +111,19 @@ func (n *node) boot() {
 func (n *node) start() {
 	sc := n.w.sc
 	n.disk.epoch++
-	n.disk.starts++
+	n.disk.counter += carp.CounterBlock
 	n.w.check.started(n)
 	n.w.line(n.name, "starts, epoch %d", n.disk.epoch)
 	c := carp.Config{
 		VHID: vhid, AdvBase: sc.AdvBase, AdvSkew: n.cfg.Skew, Preempt: n.cfg.Preempt,
-		Counter: n.disk.starts * carp.CounterBlock, Term: n.disk.term, Node: n.disk.id, Trailer: sc.Trailer,
+		Counter: n.disk.counter, Term: n.disk.term, Node: n.disk.id, Trailer: sc.Trailer,
 	}
 	n.m = carp.NewMachine(c)
 	n.guard = carp.NewGuard(carp.GuardConfig{
 		VHID: vhid, Key: carp.NewKey(password, vhid, shared(sc), carp.OpenBSD), Auth: sc.Auth,
 		Keys: trailerKeys(sc), Send: sc.Trailer, Node: n.disk.id, Epoch: n.disk.epoch,
-		Seen: n.disk.marks, Forget: 3 * carp.MasterDown(sc.AdvBase, n.cfg.Skew),
+		Counter: n.disk.counter,
+		Seen:    n.disk.marks, Forget: 3 * carp.MasterDown(sc.AdvBase, n.cfg.Skew),
 	})
 	n.frames, n.links, n.demote, n.own = nil, nil, nil, map[string]int{}
 	n.peers = make([]says, len(n.w.nodes))
@@ -252,7 +254,7 @@ func (n *node) beat() {
 		return
 	}
 	n.number++
-	s := says{state: n.m.State(), term: n.m.Term(), id: n.disk.id, mark: n.guard.Self(), seen: n.number}
+	s := says{state: n.m.State(), term: n.m.Term(), id: n.disk.id, mark: n.guard.Self(), marks: n.guard.Marks(), seen: n.number}
 	for to := range n.w.nodes {
 		if to == n.i || n.w.cutSync[n.i][to] > 0 || n.w.chance(n.w.loss) {
 			continue
@@ -352,12 +354,23 @@ func (n *node) readMail() {
 		for i := range n.peers {
 			if s := n.peers[i]; s.seen != 0 {
 				n.peers[i] = says{}
-				n.guard.Meet(s.id, s.mark)
-				n.w.check.met(n.i, s.id, s.mark)
+				n.meet(s.id, s.mark)
+				for id, m := range s.marks {
+					n.meet(id, m)
+				}
 				n.take(fact{verb: verbPeer, node: n.w.nodes[i].name, state: s.state, term: s.term})
 				return
 			}
 		}
+	}
+}
+
+// meet takes what a peer knows of a node, as the daemon does.
+func (n *node) meet(id uint64, m carp.Mark) {
+	if id != n.disk.id {
+		n.guard.Meet(id, m)
+	} else if n.guard.Remind(m) {
+		n.w.line(n.name, "reminded: epoch %d now", n.guard.Self().Epoch)
 	}
 }
 
