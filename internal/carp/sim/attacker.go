@@ -52,7 +52,10 @@ func (a *attacker) act() {
 	}
 	n := w.rng.IntN(len(a.captured))
 	to := w.rng.IntN(len(w.nodes) + 1) // the last one is everybody
-	if w.chance(0.1) {                 // a burst, in the order of capture
+	if w.calm && !w.check.heard(payload(a.captured[n].b)) {
+		return // an advert that was held back until now is one with a longer delay
+	}
+	if w.chance(0.1) && !w.calm { // a burst, in the order of capture
 		for i := range 8 {
 			a.send(to, a.captured[(n+i)%len(a.captured)].b, time.Duration(i)*time.Millisecond)
 		}

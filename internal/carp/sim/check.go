@@ -62,6 +62,7 @@ type checker struct {
 	said   map[string]genuine
 	broken *Violation
 	due    time.Duration // when there must be one master; 0: not yet
+	met    time.Duration // when all know each other's terms
 	total  int           // changes of role in all
 }
 
@@ -173,6 +174,20 @@ func (c *checker) unknown(n *node, counter uint64) bool {
 	return c.w.sc.Auth != carp.Enforce
 }
 
+// heard reports whether all other nodes have heard that advert, or a later one.
+func (c *checker) heard(payload []byte) bool {
+	g, ok := c.said[header(payload)]
+	if !ok {
+		return false
+	}
+	for i, n := range c.w.nodes {
+		if last, met := c.nodes[i].marks[g.id]; n.disk.id != g.id && (!met || g.mark.After(last)) {
+			return false
+		}
+	}
+	return true
+}
+
 // foreign reports whether stations take part that are not nodes.
 func (c *checker) foreign() bool { return len(c.w.stations) > len(c.w.nodes) }
 
@@ -192,7 +207,7 @@ func (c *checker) after(n *node, p *pending) {
 	is, was := to == carp.Master, p.from == carp.Master
 	if is != was {
 		c.total++
-		if !l.lapsed { // that is the end of what went wrong before
+		if !l.lapsed && c.w.now >= c.met { // a lapse is the end of what went wrong before
 			l.moves++
 		}
 		if c.due != 0 && l.moves > maxTransitions {
@@ -259,7 +274,7 @@ func sign(yes bool) int {
 
 // calm is told that all is well from now on.
 func (c *checker) calm() {
-	c.due = c.w.now + c.w.sc.bound()
+	c.due, c.met = c.w.now+c.w.sc.bound(), c.w.now+c.w.sc.meeting()
 	for i, n := range c.w.nodes {
 		c.nodes[i].moves, c.nodes[i].ranked = 0, n.rank()
 	}

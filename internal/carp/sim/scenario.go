@@ -62,7 +62,9 @@ func (s *Scenario) unit() time.Duration {
 // largest delay, here with what a process may be late. For advbase 0 the first
 // two are what Machine makes of them. There the second that a node believes
 // another one of what it said of itself counts, too: it is not short in
-// comparison.
+// comparison. And without trailers a node that was demoted when it was first
+// heard is not believed to be better before its older self has been silent for
+// three master-down times: what a Guard has against relabelled adverts.
 func (s *Scenario) bound() time.Duration {
 	var down, interval time.Duration
 	for _, n := range s.Nodes {
@@ -73,7 +75,24 @@ func (s *Scenario) bound() time.Duration {
 	if s.AdvBase == 0 {
 		d += time.Second
 	}
+	if !s.Trailer {
+		d += 3*down + interval
+	}
 	return d
+}
+
+// meeting is how long it takes until all nodes know what the others have lived
+// through. Of three that were cut off from each other the first two to meet may
+// elect one that has to make way to the third, whose term is newer, before it
+// may replace that in an orderly way.
+func (s *Scenario) meeting() time.Duration {
+	switch {
+	case !s.Trailer:
+		return s.bound()
+	case len(s.Nodes) > 2:
+		return s.Delay + beatEvery + 2*lateness
+	}
+	return 0
 }
 
 // String describes the scenario in one line.
