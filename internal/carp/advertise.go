@@ -9,7 +9,7 @@ import (
 
 // counterStep is from one advert to the next. What lies between is left to the
 // tag, and to peers that count on from ours.
-const counterStep = 1 << 16
+const counterStep = 2 * FamilyStep
 
 // sendErrOwner owns the demotion of a node that cannot send, with FreeBSD's
 // senderr_demotion_factor.

@@ -262,7 +262,7 @@ func (g *Guard) judgeSigned(now time.Time, v *Verdict, t Trailer, digest bool) {
 // then an advert without is a stripped one.
 func (g *Guard) ours(counter uint64) bool {
 	of := func(node, last uint64) bool {
-		return last != 0 && counter&0xfffe == tag(node) && behind(counter, last+counterWindow, 2*counterWindow)
+		return last != 0 && tag(counter) == tag(node) && behind(counter, last+counterWindow, 2*counterWindow)
 	}
 	for node, m := range g.marks {
 		if of(node, m.Counter) {
@@ -277,7 +277,9 @@ func (g *Guard) raise(epoch uint64) {
 	g.cfg.Epoch = max(g.cfg.Epoch, epoch+1)
 }
 
-// Meet notes what a node says of itself over a channel that cannot be replayed.
+// Meet notes how far a node has come that we have not heard yet, said over a
+// channel that cannot be replayed. Of one that we know only its adverts tell:
+// the latest may still be on its way.
 func (g *Guard) Meet(node uint64, m Mark) {
 	if _, met := g.marks[node]; !met && node != g.cfg.Node && m.Counter != 0 {
 		g.marks[node] = m

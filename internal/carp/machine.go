@@ -60,7 +60,7 @@ type Effects struct {
 	Role *Role
 
 	// Advert tells the other members; it is not signed yet. If both families
-	// are sent, the second frame carries Counter+1. What became of it comes
+	// are sent, the second frame carries Counter+FamilyStep. What became of it comes
 	// back as Sent. A Goodbye leaves from the NIC's own MAC, all others from
 	// the virtual one.
 	Advert *Advert

@@ -56,11 +56,14 @@ type Trailer struct {
 	Term  uint64 // of the sender's mastership; see Machine.Term
 }
 
-// tag is the part of a node's id that all its counters carry in their last two
-// bytes, whose last bit is left to the family. It tells a stripped advert of the
-// node from one of a plain peer that counts on from where the node was: FreeBSD,
-// NetBSD and ucarp do.
-func tag(node uint64) uint64 { return node & 0xfffe }
+// FamilyStep is between the counters of the two frames of an advert that goes out
+// in both families.
+const FamilyStep = 1 << 15
+
+// tag is the part of a node's id that all its counters carry below FamilyStep. It
+// tells a stripped advert of the node from one of a plain peer that counts on
+// from where the node was: FreeBSD, NetBSD and ucarp do.
+func tag(node uint64) uint64 { return node & (FamilyStep - 1) }
 
 // TrailerKey makes and checks the MAC of trailers, in memory of its own. It is
 // not for two goroutines at once.
