@@ -83,8 +83,7 @@ const CounterBlock = 1 << 48
 
 // counterWindow is how far from the newest counter of a node a plain advert with
 // its tag counts as one of its own, with the trailer cut off: 256 starts back,
-// and as many ahead, for this one may have been lost on the way to us. A random
-// counter is in there once in four million times.
+// and as many ahead. A random counter is in there once in four million times.
 const counterWindow = 256 * CounterBlock
 
 // plainWindow is the same for a plain peer: more adverts than anybody keeps.
@@ -195,11 +194,13 @@ func (g *Guard) Judge(now time.Time, r *Received) Verdict {
 		v.Why = DropLoop
 	case !digest:
 		v.Why = DropAuth
-	case g.ours(r.Counter):
+	case g.ours(r.Counter, 0):
 		// What every plain CARP falls for: its digest leaves the interval open.
 		v.Why, v.Alarm = DropReplay, AlarmRelabeled
 	case known, g.cfg.Auth == Enforce:
 		v.Why = DropTrailer
+	case g.ours(r.Counter, counterWindow): // we have missed it when it had its trailer
+		v.Why, v.Alarm = DropReplay, AlarmRelabeled
 	default:
 		g.judgePlain(now, &v)
 	}
@@ -259,10 +260,10 @@ func (g *Guard) judgeSigned(now time.Time, v *Verdict, t Trailer, digest bool) {
 }
 
 // ours reports whether a counter is one that a node with a trailer has used:
-// then an advert without is a stripped one.
-func (g *Guard) ours(counter uint64) bool {
+// then an advert without is a stripped one. It may be so far ahead of the newest.
+func (g *Guard) ours(counter, ahead uint64) bool {
 	of := func(node, last uint64) bool {
-		return last != 0 && tag(counter) == tag(node) && behind(counter, last+counterWindow, 2*counterWindow)
+		return last != 0 && tag(counter) == tag(node) && behind(counter, last+ahead, ahead+counterWindow)
 	}
 	for node, m := range g.marks {
 		if of(node, m.Counter) {
