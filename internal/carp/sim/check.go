@@ -16,14 +16,10 @@ const (
 	RuleForged   = "forged"   // nothing is believed that no node has said
 	RuleMasters  = "masters"  // when all is well there is one master
 	RuleBest     = "best"     // and no better one that would preempt
-	RuleFlap     = "flap"     // and no node changed its role more than twice on the way there
+	RuleFlap     = "flap"     // and no node changed its role more often on the way there than it must
 	RuleSwitch   = "switch"   // and the switch sends to it
 	RuleProgress = "progress" // no machine waits for a tick that it does not use
 )
-
-// maxTransitions is how often a node may become or cease to be master once all
-// is well.
-const maxTransitions = 2
 
 // Violation is a rule that was broken.
 type Violation struct {
@@ -62,7 +58,7 @@ type checker struct {
 	said   map[string]genuine
 	broken *Violation
 	due    time.Duration // when there must be one master; 0: not yet
-	met    time.Duration // when all know each other's terms
+	met    time.Duration // when nothing is heard any more that was said before
 	total  int           // changes of role in all
 }
 
@@ -210,7 +206,7 @@ func (c *checker) after(n *node, p *pending) {
 		if !l.lapsed && c.w.now >= c.met { // a lapse is the end of what went wrong before
 			l.moves++
 		}
-		if c.due != 0 && l.moves > maxTransitions {
+		if c.due != 0 && l.moves > c.w.sc.transitions() {
 			c.fail(RuleFlap, "%s changed its role %d times since all is well", n.name, l.moves)
 		}
 	}

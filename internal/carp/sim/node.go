@@ -503,7 +503,7 @@ func (n *node) advertise(p *pending) bool {
 			break
 		}
 		f := a
-		f.Counter += uint64(family)
+		f.Counter += uint64(family) * carp.FamilyStep
 		b := n.guard.Sign(make([]byte, 0, 128), &f, n.m.Term())
 		frame := carp.AppendFrame(make([]byte, 0, 192), mac, n.source(family == 0), b)
 		n.w.check.signed(n, &f, b)

@@ -81,19 +81,18 @@ func (s *Scenario) bound() time.Duration {
 	return d
 }
 
-// meeting is how long it takes until all nodes know what the others have lived
-// through. Of three that were cut off from each other the first two to meet may
-// elect one that has to make way to the third, whose term is newer, before it
-// may replace that in an orderly way.
+// meeting is how long what was said before all was well may still be heard.
 func (s *Scenario) meeting() time.Duration {
-	switch {
-	case !s.Trailer:
+	if !s.Trailer {
 		return s.bound()
-	case len(s.Nodes) > 2:
-		return s.Delay + beatEvery + 2*lateness
 	}
-	return 0
+	return s.Delay + 2*lateness
 }
+
+// transitions is how often a node may become or cease to be master once all is
+// well: twice in a pair. A third node may have to be made way for first, because
+// its term is newer, before it is replaced in an orderly way.
+func (s *Scenario) transitions() int { return 2 * max(1, min(2, len(s.Nodes)-1)) }
 
 // String describes the scenario in one line.
 func (s *Scenario) String() string {

@@ -8,7 +8,7 @@ func TestTry(t *testing.T) {
 	bad := map[string]int{}
 	first := map[string]uint64{}
 	ev := 0
-	for s := uint64(1); s <= 20000; s++ {
+	for s := uint64(1); s <= 4000; s++ {
 		r := Run(s, nil, nil)
 		ev += r.Events
 		if r.Broken != nil {
