@@ -314,7 +314,7 @@ func (c *checker) end() {
 		return
 	}
 	master, ok := c.one().(*node)
-	if c.broken != nil || !ok {
+	if c.broken != nil || !ok { // a foreign one
 		return
 	}
 	for _, n := range c.w.nodes {

@@ -46,6 +46,8 @@ type Scenario struct {
 	Loss  float64
 	Dup   float64
 	Stall float64 // at each step of a process
+
+	within time.Duration // instead of what bound computes
 }
 
 // unit is the time between two adverts of a node without skew, and what all
@@ -66,6 +68,9 @@ func (s *Scenario) unit() time.Duration {
 // heard is not believed to be better before its older self has been silent for
 // three master-down times: what a Guard has against relabelled adverts.
 func (s *Scenario) bound() time.Duration {
+	if s.within > 0 {
+		return s.within
+	}
 	var down, interval time.Duration
 	for _, n := range s.Nodes {
 		down = max(down, carp.MasterDown(s.AdvBase, n.Skew))
