@@ -50,6 +50,11 @@ func (s Start) Run(seed uint64, trace io.Writer) Result {
 			f.batch = time.Second // the time-out of its libpcap
 			sc.within += f.batch
 		}
+		if k == UCARP && s.Nodes > 1 {
+			// It goes by addresses, two of ours go by their ids: three may make
+			// way to each other in a circle, and wait once more.
+			sc.within += carp.MasterDown(sc.AdvBase, skew)
+		}
 		w.stations = append(w.stations, f)
 		w.later(w.between(0, time.Millisecond), f.start)
 	}
