@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 
 	"github.com/xcarp/xcarp/internal/carp/sim"
 )
+
+// simEnough is after how many seeds that broke a rule there is enough to look at.
+const simEnough = 10
 
 // simulation is what the flags of `xcarp-lab sim` say.
 type simulation struct {
@@ -96,6 +100,7 @@ type simBroken struct {
 }
 
 func (s *simulation) runMany(ctx context.Context, out, progress io.Writer) error {
+	debug.SetGCPercent(400) // much garbage, and next to nothing that lives
 	began := time.Now()
 	var told atomic.Uint64
 	var step func(uint64)
@@ -107,7 +112,7 @@ func (s *simulation) runMany(ctx context.Context, out, progress io.Writer) error
 		}
 		defer fmt.Fprintln(progress)
 	}
-	sum := sim.Seeds(s.first, s.seeds, runtime.NumCPU(), ctx.Done(), step)
+	sum := sim.Seeds(s.first, s.seeds, runtime.NumCPU(), simEnough, ctx.Done(), step)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -189,7 +189,6 @@ func (w *world) heal() {
 // newWorld makes the world of a scenario.
 func newWorld(sc *Scenario) *world {
 	w := &world{sc: sc, rng: rand.New(rand.NewPCG(sc.Seed, 2)), loss: sc.Loss, dup: sc.Dup, delay: sc.Delay, mac: -1}
-	w.heap = make([]event, 0, 256)
 	for i, c := range sc.Nodes {
 		n := &node{w: w, i: i, name: nodeName(i), cfg: c, link: true, last: make([]uint64, len(sc.Nodes))}
 		n.disk = w.newStorage()

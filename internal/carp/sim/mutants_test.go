@@ -104,7 +104,7 @@ func (m *mutant) run(t *testing.T) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the mutant: %v\n%s", err, out)
 	}
-	out, err := exec.Command(binary, "-test.run", "^TestSeeds$", "-sim.seeds", fmt.Sprint(mutantSeeds)).CombinedOutput()
+	out, err := exec.Command(binary, "-test.run", "^TestSeeds$", "-sim.seeds", fmt.Sprint(mutantSeeds), "-sim.enough", "1").CombinedOutput()
 	if err == nil {
 		t.Errorf("%d seeds hold on the mutant", mutantSeeds)
 	}

@@ -12,6 +12,7 @@ import (
 
 const (
 	beatEvery   = 100 * time.Millisecond // of the daemon's sync channel
+	marksEvery  = 10                     // beats: how often it looks how far all have come
 	socketQueue = 256                    // frames that wait for a stopped process
 	catchUp     = 64                     // frames looked at before a late tick, as group.Run
 )
@@ -83,9 +84,11 @@ type node struct {
 	frames [][]byte
 	links  []bool
 	demote []fact
-	peers  []says // newest of each node, zero: none
+	peers  []*says // newest of each node, nil: none
 	number uint64
-	last   []uint64 // number of the newest message of each
+	mark   carp.Mark            // as it tells it
+	marks  map[uint64]carp.Mark // as it tells them
+	last   []uint64             // number of the newest message of each
 	script func(string)
 }
 
@@ -126,8 +129,9 @@ func (n *node) start() {
 		Seen:    n.disk.marks, Forget: 3 * carp.MasterDown(sc.AdvBase, n.cfg.Skew),
 	})
 	n.frames, n.links, n.demote, n.own = nil, nil, nil, map[string]int{}
-	n.peers = make([]says, len(n.w.nodes))
+	n.peers = make([]*says, len(n.w.nodes))
 	n.pend = pending{}
+	n.marks = nil
 	n.frozen, n.stop, n.leaving = false, false, false
 	n.thawed++
 	n.process++
@@ -204,7 +208,7 @@ func (n *node) hear(b []byte) {
 	n.loop()
 }
 
-func (n *node) hearSync(from int, s says) {
+func (n *node) hearSync(from int, s *says) {
 	if n.m == nil || s.seen <= n.last[from] {
 		return // the channel numbers its messages
 	}
@@ -254,7 +258,10 @@ func (n *node) beat() {
 		return
 	}
 	n.number++
-	s := says{state: n.m.State(), term: n.m.Term(), id: n.disk.id, mark: n.guard.Self(), marks: n.guard.Marks(), seen: n.number}
+	if n.marks == nil || n.number%marksEvery == 0 {
+		n.mark, n.marks = n.guard.Self(), n.guard.Marks()
+	}
+	s := &says{state: n.m.State(), term: n.m.Term(), id: n.disk.id, mark: n.mark, marks: n.marks, seen: n.number}
 	for to := range n.w.nodes {
 		if to == n.i || n.w.cutSync[n.i][to] > 0 || n.w.chance(n.w.loss) {
 			continue
@@ -280,7 +287,7 @@ func (n *node) loop() {
 		}
 		mail := n.stop || len(n.links) > 0 || len(n.demote) > 0
 		for i := range n.peers {
-			mail = mail || n.peers[i].seen != 0
+			mail = mail || n.peers[i] != nil
 		}
 		var ready [3]func()
 		k := 0
@@ -352,8 +359,8 @@ func (n *node) readMail() {
 		n.take(f)
 	default:
 		for i := range n.peers {
-			if s := n.peers[i]; s.seen != 0 {
-				n.peers[i] = says{}
+			if s := n.peers[i]; s != nil {
+				n.peers[i] = nil
 				n.meet(s.id, s.mark)
 				for id, m := range s.marks {
 					n.meet(id, m)

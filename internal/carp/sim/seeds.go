@@ -6,9 +6,6 @@ import (
 	"sync/atomic"
 )
 
-// maxBroken is how many broken simulations are enough to stop.
-const maxBroken = 10
-
 // Summary is what became of many simulations.
 type Summary struct {
 	Seeds       uint64
@@ -19,9 +16,9 @@ type Summary struct {
 }
 
 // Seeds simulates n seeds from first on, on so many workers at once, until
-// enough of them have broken a rule. stop, if not nil, ends it early; progress,
+// enough of them have broken a rule: every worker finishes the one it is at. stop, if not nil, ends it early; progress,
 // if not nil, is told how many are done, from any goroutine.
-func Seeds(first, n uint64, workers int, stop <-chan struct{}, progress func(done uint64)) Summary {
+func Seeds(first, n uint64, workers, enough int, stop <-chan struct{}, progress func(done uint64)) Summary {
 	var mu sync.Mutex
 	var all Summary
 	var next, done atomic.Uint64
@@ -41,9 +38,9 @@ func Seeds(first, n uint64, workers int, stop <-chan struct{}, progress func(don
 				r := Run(first+i, nil, nil)
 				mu.Lock()
 				all.add(r)
-				enough := len(all.Broken) >= maxBroken
+				end := len(all.Broken) >= enough
 				mu.Unlock()
-				if enough {
+				if end {
 					return
 				}
 				if d := done.Add(1); progress != nil {

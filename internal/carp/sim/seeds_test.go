@@ -12,11 +12,14 @@ import (
 	"testing"
 )
 
-var seeds = flag.Uint64("sim.seeds", 500, "how many seeds TestSeeds simulates")
+var (
+	seeds  = flag.Uint64("sim.seeds", 500, "how many seeds TestSeeds simulates")
+	enough = flag.Int("sim.enough", 10, "after how many broken ones it stops")
+)
 
 // TestSeeds is a small `make sim`.
 func TestSeeds(t *testing.T) {
-	s := Seeds(1, *seeds, runtime.NumCPU(), nil, nil)
+	s := Seeds(1, *seeds, runtime.NumCPU(), *enough, nil, nil)
 	for _, r := range s.Broken {
 		t.Errorf("%v\n%v (make sim SEED=%d shows it)", r.Scenario, r.Broken, r.Scenario.Seed)
 	}

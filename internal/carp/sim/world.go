@@ -20,14 +20,21 @@ const (
 
 // event is something that happens at an instant.
 type event struct {
-	at    time.Duration // since the start of the world
-	order uint64        // of making: events of one instant happen in it
-	kind  kind
-	to    int // station
-	from  int
-	b     []byte
-	says  says
-	do    func()
+	at   time.Duration // since the start of the world
+	kind kind
+	to   int // station
+	from int
+	b    []byte
+	says *says
+	do   func()
+}
+
+// turn is an event's place in the heap. It has no pointers, for it is moved
+// about a lot.
+type turn struct {
+	at    time.Duration
+	order uint64 // of making: events of one instant happen in it
+	event int    // index
 }
 
 // world is one simulated segment with its nodes, its sync channel and its time.
@@ -36,8 +43,10 @@ type world struct {
 	sc    *Scenario
 	rng   *rand.Rand
 	now   time.Duration
-	heap  []event
+	heap  []turn
 	order uint64
+	event []event
+	free  []int // of them
 	count int // events so far
 
 	stations []station
@@ -70,9 +79,15 @@ func (w *world) later(d time.Duration, do func()) {
 // push and pop are those of a binary heap, without interfaces: there are
 // thousands of events in a world, and thousands of worlds.
 func (w *world) push(e event) {
+	if len(w.free) == 0 {
+		w.free = append(w.free, len(w.event))
+		w.event = append(w.event, event{})
+	}
+	at := w.free[len(w.free)-1]
+	w.free = w.free[:len(w.free)-1]
+	w.event[at] = e
 	w.order++
-	e.order = w.order
-	h := append(w.heap, e)
+	h := append(w.heap, turn{e.at, w.order, at})
 	for i := len(h) - 1; i > 0; {
 		up := (i - 1) / 2
 		if h[up].before(&h[i]) {
@@ -86,10 +101,9 @@ func (w *world) push(e event) {
 
 func (w *world) pop() event {
 	h := w.heap
-	top := h[0]
+	top := h[0].event
 	last := len(h) - 1
 	h[0] = h[last]
-	h[last] = event{}
 	h = h[:last]
 	for i := 0; ; {
 		down := 2*i + 1
@@ -106,10 +120,13 @@ func (w *world) pop() event {
 		i = down
 	}
 	w.heap = h
-	return top
+	e := w.event[top]
+	w.event[top] = event{}
+	w.free = append(w.free, top)
+	return e
 }
 
-func (e *event) before(o *event) bool { return e.at < o.at || e.at == o.at && e.order < o.order }
+func (t *turn) before(o *turn) bool { return t.at < o.at || t.at == o.at && t.order < o.order }
 
 // run lets everything happen until an instant, or until a rule is broken.
 func (w *world) run(until time.Duration) {
