@@ -29,6 +29,8 @@ func (w *world) fault() {
 	case 3: // one cannot be heard
 		w.partition("nobody hears "+n.name, d, true, w.chance(0.5), func(a, b int) bool { return a == n.i })
 	case 4: // one cannot hear
+		n.muffled++
+		w.later(d, func() { n.muffled-- })
 		w.partition(n.name+" hears nobody", d, true, w.chance(0.5), func(a, b int) bool { return b == n.i })
 	case 5: // one way between two
 		o := w.rng.IntN(len(w.nodes))

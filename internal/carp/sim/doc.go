@@ -40,7 +40,8 @@
 //	sent [at=TIME] [fail]
 //	demote OWNER [by=N]
 //	adopt STATE until=TIME [term=N]
-//	peer STATE node=NAME [term=N]
+//	peer STATE node=NAME [term=N] [ears=hear|deaf|unknown]
+//	ears hear|deaf|unknown
 //	status
 //
 // status is no fact: it asks where the Machine stands.

@@ -25,6 +25,7 @@ const (
 	verbDemote  = "demote"
 	verbAdopt   = "adopt"
 	verbPeer    = "peer"
+	verbEars    = "ears"
 	verbStatus  = "status" // no fact: where the machine stands
 )
 
@@ -40,6 +41,7 @@ type fact struct {
 	until time.Time  // adopt
 	node  string     // peer
 	term  uint64     // peer, adopt
+	ears  carp.Ears  // peer, ears
 }
 
 var errSend = errors.New("no buffer space available")
@@ -68,7 +70,9 @@ func (f *fact) apply(m *carp.Machine, now time.Time) carp.Effects {
 	case verbAdopt:
 		return m.Adopt(now, carp.Role{State: f.state, Until: f.until}, f.term)
 	case verbPeer:
-		return m.Peer(now, f.node, f.state, f.term)
+		return m.Peer(now, f.node, carp.Said{State: f.state, Term: f.term, Ears: f.ears})
+	case verbEars:
+		return m.Ears(now, f.ears)
 	}
 	panic("unknown verb " + f.verb)
 }
@@ -106,7 +110,13 @@ func (f *fact) String() string {
 		}
 		return fmt.Sprintf("adopt %v until=%s term=%d", f.state, seconds(f.until), f.term)
 	case verbPeer:
-		return fmt.Sprintf("peer %v node=%s term=%d", f.state, f.node, f.term)
+		s := fmt.Sprintf("peer %v node=%s term=%d", f.state, f.node, f.term)
+		if f.ears != carp.EarsUnknown {
+			s += " ears=" + earsWord(f.ears)
+		}
+		return s
+	case verbEars:
+		return verbEars + " " + earsWord(f.ears)
 	}
 	return f.verb
 }
@@ -221,20 +231,40 @@ var states = map[string]carp.State{
 	"INIT": carp.Init, "BACKUP": carp.Backup, "MASTER": carp.Master, "DRAIN": carp.Drain,
 }
 
+var earsWords = map[string]carp.Ears{"unknown": carp.EarsUnknown, "hear": carp.EarsHear, "deaf": carp.EarsDeaf}
+
+func earsWord(e carp.Ears) string {
+	for w, is := range earsWords {
+		if is == e {
+			return w
+		}
+	}
+	return e.String()
+}
+
+func (w *words) ears(s string) carp.Ears {
+	e, ok := earsWords[s]
+	if !ok && w.err == nil {
+		w.err = fmt.Errorf("ears %s: want hear, deaf or unknown", s)
+	}
+	return e
+}
+
 // parseFact reads the words after the time. now is that time: what happens at
 // once need not say when.
 func parseFact(list []string, now time.Time) (fact, error) {
 	f := fact{verb: list[0]}
 	list = list[1:]
-	needs := map[string]string{verbDemote: "an owner", verbPeer: "a state", verbAdopt: "a state"}
+	word := ""
+	needs := map[string]string{verbDemote: "an owner", verbPeer: "a state", verbAdopt: "a state", verbEars: "hear, deaf or unknown"}
 	if what, ok := needs[f.verb]; ok {
 		if len(list) == 0 {
 			return f, fmt.Errorf("%s: want %s", f.verb, what)
 		}
-		if f.owner = list[0]; f.verb != verbDemote {
-			f.owner = ""
-			if f.state, ok = states[list[0]]; !ok {
-				return f, fmt.Errorf("%s %s: want INIT, BACKUP, MASTER or DRAIN", f.verb, list[0])
+		word = list[0]
+		if f.verb == verbPeer || f.verb == verbAdopt {
+			if f.state, ok = states[word]; !ok {
+				return f, fmt.Errorf("%s %s: want INIT, BACKUP, MASTER or DRAIN", f.verb, word)
 			}
 		}
 		list = list[1:]
@@ -255,11 +285,14 @@ func parseFact(list []string, now time.Time) (fact, error) {
 		f.at, f.fail = w.time("at", now), w.has("fail")
 		w.has("ok")
 	case verbDemote:
-		f.by = int(w.num("by", 31))
+		f.owner, f.by = word, int(w.num("by", 31))
 	case verbAdopt:
 		f.until, f.term = w.time("until", time.Time{}), w.num("term", 64)
 	case verbPeer:
 		f.node, f.term = w.text("node", ""), w.num("term", 64)
+		f.ears = w.ears(w.text("ears", "unknown"))
+	case verbEars:
+		f.ears = w.ears(word)
 	default:
 		return f, fmt.Errorf("unknown fact %q", f.verb)
 	}

@@ -13,14 +13,16 @@ import (
 const (
 	beatEvery   = 100 * time.Millisecond // of the daemon's sync channel
 	marksEvery  = 10                     // beats: how often it looks how far all have come
-	socketQueue = 256                    // frames that wait for a stopped process
-	catchUp     = 64                     // frames looked at before a late tick, as group.Run
+	earsDeaf    = 1500 * time.Millisecond
+	socketQueue = 256 // frames that wait for a stopped process
+	catchUp     = 64  // frames looked at before a late tick, as group.Run
 )
 
 // says is what a node tells of itself over the sync channel.
 type says struct {
 	state carp.State
 	term  uint64
+	ears  carp.Ears
 	id    uint64
 	mark  carp.Mark            // of itself
 	marks map[uint64]carp.Mark // of the others
@@ -90,6 +92,11 @@ type node struct {
 	marks  map[uint64]carp.Mark // as it tells them
 	last   []uint64             // number of the newest message of each
 	script func(string)
+
+	muffled int           // reasons why nobody at all is heard
+	noise   time.Duration // when somebody was
+	ears    carp.Ears     // what the daemon makes of that
+	told    []carp.Ears   // and has told the group
 }
 
 func (n *node) clock() time.Time { return carp.BootTime(n.w.now + n.offset) }
@@ -119,7 +126,7 @@ func (n *node) start() {
 	n.w.line(n.name, "starts, epoch %d", n.disk.epoch)
 	c := carp.Config{
 		VHID: vhid, AdvBase: sc.AdvBase, AdvSkew: n.cfg.Skew, Preempt: n.cfg.Preempt,
-		Counter: n.disk.counter, Term: n.disk.term, Node: n.disk.id, Trailer: sc.Trailer,
+		Counter: n.disk.counter, Term: n.disk.term, Node: n.disk.id, Trailer: sc.Trailer, Split: sc.Split,
 	}
 	n.m = carp.NewMachine(c)
 	n.guard = carp.NewGuard(carp.GuardConfig{
@@ -132,6 +139,7 @@ func (n *node) start() {
 	n.peers = make([]*says, len(n.w.nodes))
 	n.pend = pending{}
 	n.marks = nil
+	n.ears, n.told, n.noise = carp.EarsUnknown, nil, n.w.now
 	n.frozen, n.stop, n.leaving = false, false, false
 	n.thawed++
 	n.process++
@@ -258,15 +266,37 @@ func (n *node) beat() {
 		return
 	}
 	n.number++
+	n.listen()
 	if n.marks == nil || n.number%marksEvery == 0 {
 		n.mark, n.marks = n.guard.Self(), n.guard.Marks()
 	}
-	s := &says{state: n.m.State(), term: n.m.Term(), id: n.disk.id, mark: n.mark, marks: n.marks, seen: n.number}
+	s := &says{state: n.m.State(), term: n.m.Term(), ears: n.ears, id: n.disk.id,
+		mark: n.mark, marks: n.marks, seen: n.number}
 	for to := range n.w.nodes {
 		if to == n.i || n.w.cutSync[n.i][to] > 0 || n.w.chance(n.w.loss) {
 			continue
 		}
 		n.w.push(event{at: n.w.now + n.w.between(50*time.Microsecond, n.w.delay), kind: evSync, from: n.i, to: to, says: s})
+	}
+}
+
+// listen is what the daemon does to know whether it hears anybody at all.
+func (n *node) listen() {
+	quiet := !n.link || n.muffled > 0
+	if !quiet {
+		n.noise = n.w.now
+	}
+	e := n.ears
+	switch {
+	case !quiet:
+		e = carp.EarsHear
+	case n.w.now-n.noise >= earsDeaf:
+		e = carp.EarsDeaf
+	}
+	if e != n.ears {
+		n.ears = e
+		n.told = append(n.told, e)
+		n.loop()
 	}
 }
 
@@ -285,7 +315,7 @@ func (n *node) loop() {
 			n.w.check.fail("no progress", "%s: deadline passed, and the machine does nothing", n.name)
 			return
 		}
-		mail := n.stop || len(n.links) > 0 || len(n.demote) > 0
+		mail := n.stop || len(n.links) > 0 || len(n.told) > 0 || len(n.demote) > 0
 		for i := range n.peers {
 			mail = mail || n.peers[i] != nil
 		}
@@ -350,6 +380,10 @@ func (n *node) readMail() {
 		n.demote = n.demote[1:]
 		n.own[f.owner] = f.by
 		n.take(f)
+	case len(n.told) > 0:
+		f := fact{verb: verbEars, ears: n.told[0]}
+		n.told = n.told[1:]
+		n.take(f)
 	case len(n.links) > 0:
 		f := fact{verb: verbDown}
 		if n.links[0] {
@@ -365,7 +399,7 @@ func (n *node) readMail() {
 				for id, m := range s.marks {
 					n.meet(id, m)
 				}
-				n.take(fact{verb: verbPeer, node: n.w.nodes[i].name, state: s.state, term: s.term})
+				n.take(fact{verb: verbPeer, node: n.w.nodes[i].name, state: s.state, term: s.term, ears: s.ears})
 				return
 			}
 		}

@@ -82,6 +82,13 @@ func parseConfig(list []string) (carp.Config, error) {
 	c.AdvBase, c.AdvSkew = uint8(w.num("advbase", 8)), uint8(w.num("advskew", 8))
 	c.Preempt, c.Term, c.Counter = w.has("preempt"), w.num("term", 64), w.num("counter", 64)
 	c.Trailer, c.Node = w.has("trailer"), w.num("node", 64)
+	switch split := w.text("split", "hold"); split {
+	case "hold":
+	case "takeover":
+		c.Split = carp.SplitTakeover
+	default:
+		return c, fmt.Errorf("split=%s: want hold or takeover", split)
+	}
 	if err := w.end(); err != nil {
 		return c, err
 	}
@@ -98,6 +105,9 @@ func configLine(c carp.Config) string {
 	}
 	if c.Trailer {
 		s += " trailer"
+	}
+	if c.Split == carp.SplitTakeover {
+		s += " split=takeover"
 	}
 	return s + fmt.Sprintf(" node=%d counter=%d", c.Node, c.Counter)
 }
@@ -119,6 +129,9 @@ func status(m *carp.Machine) string {
 	}
 	if m.Deaf() {
 		s += " deaf"
+	}
+	if m.Split() {
+		s += " split"
 	}
 	return s
 }

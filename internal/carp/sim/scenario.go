@@ -38,6 +38,7 @@ type Scenario struct {
 	Echo    bool // the segment gives every frame back to its sender
 	Trailer bool
 	Auth    carp.Auth
+	Split   carp.Split
 	Attack  bool
 
 	Chaos time.Duration // how long faults are made
@@ -115,7 +116,7 @@ func (s *Scenario) String() string {
 		name string
 	}{
 		{s.Dual, "dual stack"}, {s.Shared, "no own addresses"}, {s.Echo, "echo"}, {s.Trailer, "trailer " + s.Auth.String()},
-		{s.Attack, "attacker"}, {s.Stall > 0, "stalls"},
+		{s.Attack, "attacker"}, {s.Split == carp.SplitTakeover, "split takeover"}, {s.Stall > 0, "stalls"},
 	} {
 		if w.on {
 			b.WriteString(", " + w.name)
@@ -178,6 +179,7 @@ func NewScenario(seed uint64) *Scenario {
 		s.Attack = r.IntN(2) == 0
 		s.Auth = carp.Auth(r.IntN(3))
 	}
+	s.Split = carp.Split(r.IntN(2))
 	u := s.unit()
 	s.Chaos = between(r, 15*u, 40*u)
 	s.Every = between(r, u/2, 5*u)

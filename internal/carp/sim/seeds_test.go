@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/xcarp/xcarp/internal/carp"
 )
 
 var (
@@ -41,7 +43,7 @@ func TestScenariosAreOfAllKinds(t *testing.T) {
 		seen[fmt.Sprintf("advbase %d", s.AdvBase)]++
 		for name, on := range map[string]bool{
 			"dual stack": s.Dual, "no own addresses": s.Shared, "echo": s.Echo, "trailer " + s.Auth.String(): s.Trailer,
-			"plain": !s.Trailer, "attack": s.Attack, "stalls": s.Stall > 0, "loss": s.Loss > 0, "duplicates": s.Dup > 0,
+			"plain": !s.Trailer, "attack": s.Attack, "split hold": s.Split == carp.SplitHold, "split takeover": s.Split == carp.SplitTakeover, "stalls": s.Stall > 0, "loss": s.Loss > 0, "duplicates": s.Dup > 0,
 			"reordering": s.Delay > s.unit(), "preempt": s.Nodes[0].Preempt, "no preempt": !s.Nodes[0].Preempt,
 			"equals": s.Nodes[0].Skew == s.Nodes[1].Skew, "unequals": s.Nodes[0].Skew != s.Nodes[1].Skew,
 		} {
@@ -53,7 +55,7 @@ func TestScenariosAreOfAllKinds(t *testing.T) {
 	for _, name := range []string{
 		"2 nodes", "3 nodes", "4 nodes", "5 nodes", "advbase 0", "advbase 1", "advbase 2", "advbase 3",
 		"dual stack", "no own addresses", "echo", "trailer compat", "trailer permissive", "trailer enforce", "plain",
-		"attack", "stalls", "loss", "duplicates", "reordering", "preempt", "no preempt", "equals", "unequals",
+		"attack", "split hold", "split takeover", "stalls", "loss", "duplicates", "reordering", "preempt", "no preempt", "equals", "unequals",
 	} {
 		if seen[name] < 30 {
 			t.Errorf("%s: %d of 1000 scenarios", name, seen[name])

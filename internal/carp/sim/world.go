@@ -47,7 +47,7 @@ type world struct {
 	order uint64
 	event []event
 	free  []int // of them
-	count int // events so far
+	count int   // events so far
 
 	stations []station
 	nodes    []*node // the first stations
