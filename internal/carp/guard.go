@@ -83,9 +83,9 @@ func (m Mark) After(o Mark) bool {
 // CounterBlock is how far a start moves the counters of a node.
 const CounterBlock = 1 << 48
 
-// counterWindow is how far behind the newest counter of a node a plain advert
-// with its tag counts as one of its own, with the trailer cut off: 256 starts. A
-// random counter is in there once in eight million times.
+// counterWindow is how far from the newest counter of a node a plain advert with
+// its tag counts as one of its own, with the trailer cut off: 256 starts back,
+// and as many ahead. A random counter is in there once in four million times.
 const counterWindow = 256 * CounterBlock
 
 // plainWindow is the same for a plain peer: more adverts than anybody keeps.
@@ -107,6 +107,9 @@ type GuardConfig struct {
 
 	Node  uint64 // our id: a random number, kept over restarts
 	Epoch uint64 // higher than that of every process before
+
+	// Counter is the Machine's: ours are above it.
+	Counter uint64
 
 	// Seen are the marks that a process before has accepted.
 	Seen map[uint64]Mark
@@ -139,6 +142,7 @@ type Guard struct {
 // NewGuard returns a Guard.
 func NewGuard(c GuardConfig) *Guard {
 	g := &Guard{cfg: c, marks: maps.Clone(c.Seen), plain: map[netip.Addr]*plainPeer{}}
+	g.self.Counter = c.Counter
 	if g.marks == nil {
 		g.marks = map[uint64]Mark{}
 	}
@@ -154,8 +158,14 @@ func (g *Guard) SetKeys(trailer []*TrailerKey, digest *Key) {
 	}
 }
 
-// Self returns the mark of our last advert.
-func (g *Guard) Self() Mark { return Mark{g.cfg.Epoch, g.self.Counter} }
+// Self returns the mark of our last advert, or where we begin. It is zero if our
+// adverts have no trailer: then a plain one is no stripped one.
+func (g *Guard) Self() Mark {
+	if !g.cfg.Send || len(g.cfg.Keys) == 0 {
+		return Mark{}
+	}
+	return Mark{g.cfg.Epoch, g.self.Counter}
+}
 
 // Marks returns the last accepted mark of every other node that has a trailer.
 func (g *Guard) Marks() map[uint64]Mark { return maps.Clone(g.marks) }
@@ -191,11 +201,13 @@ func (g *Guard) Judge(now time.Time, r *Received) Verdict {
 		v.Why = DropLoop
 	case !digest:
 		v.Why = DropAuth
-	case g.ours(r.Counter):
+	case g.ours(r.Counter, 0):
 		// What every plain CARP falls for: its digest leaves the interval open.
 		v.Why, v.Alarm = DropReplay, AlarmRelabeled
 	case known, g.cfg.Auth == Enforce:
 		v.Why = DropTrailer
+	case g.ours(r.Counter, counterWindow): // we have missed it when it had its trailer
+		v.Why, v.Alarm = DropReplay, AlarmRelabeled
 	default:
 		g.judgePlain(now, &v)
 	}
@@ -255,10 +267,10 @@ func (g *Guard) judgeSigned(now time.Time, v *Verdict, t Trailer, digest bool) {
 }
 
 // ours reports whether a counter is one that a node with a trailer has used:
-// then an advert without is a stripped one.
-func (g *Guard) ours(counter uint64) bool {
+// then an advert without is a stripped one. It may be so far ahead of the newest.
+func (g *Guard) ours(counter, ahead uint64) bool {
 	of := func(node, last uint64) bool {
-		return last != 0 && tag(counter) == tag(node) && behind(counter, last, counterWindow)
+		return last != 0 && tag(counter) == tag(node) && behind(counter, last+ahead, ahead+counterWindow)
 	}
 	for node, m := range g.marks {
 		if of(node, m.Counter) {

@@ -21,7 +21,7 @@ type Config struct {
 	Carpdev string
 	Machine carp.Config
 
-	// Guard says which adverts are believed. Its VHID, Node and Forget are
+	// Guard says which adverts are believed. Its VHID, Node, Counter and Forget are
 	// those of the Machine, whose Trailer it decides about.
 	Guard carp.GuardConfig
 
@@ -113,7 +113,7 @@ type Group struct {
 // New returns a Group. It does nothing until Run.
 func New(c Config) *Group {
 	c.Machine.Trailer = c.Guard.Send && len(c.Guard.Keys) > 0
-	c.Guard.VHID, c.Guard.Node = c.Machine.VHID, c.Machine.Node
+	c.Guard.VHID, c.Guard.Node, c.Guard.Counter = c.Machine.VHID, c.Machine.Node, c.Machine.Counter
 	c.Guard.Forget = 3 * carp.MasterDown(c.Machine.AdvBase, c.Machine.AdvSkew)
 	g := &Group{
 		cfg:     c,
