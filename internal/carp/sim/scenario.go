@@ -83,6 +83,9 @@ func (s *Scenario) bound() time.Duration {
 	}
 	if !s.Trailer {
 		d += 3*down + interval
+		if s.Shared && len(s.Nodes) > 2 {
+			d += down + interval // they are all one peer, whose older self may be a newcomer
+		}
 	}
 	return d
 }
