@@ -117,11 +117,14 @@ func (m *Machine) receiveEqual(now time.Time, h *Heard) Effects {
 	if lower {
 		return m.claim(now)
 	}
-	if !m.tied.IsZero() && now.Sub(m.tied) < memory*m.interval() {
-		return m.become(now, Drain, "equal advertisement from a lower address received")
+	switch since := now.Sub(m.tied); {
+	case m.tied.IsZero() || since >= memory*m.interval():
+		m.tied = now
+		return m.answer(now, false)
+	case since < m.interval()/2:
+		return Effects{} // ucarp says so once more when it yields
 	}
-	m.tied = now
-	return m.answer(now, false)
+	return m.become(now, Drain, "equal advertisement from a lower address received")
 }
 
 // claim answers an inferior master. It may have moved tables that must be

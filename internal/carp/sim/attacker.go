@@ -11,7 +11,6 @@ import (
 type attacker struct {
 	w        *world
 	captured []capture
-	next     int
 	siege    bool // it goes on when all else is well
 	refused  int  // by the nodes, of whatever they have heard
 }

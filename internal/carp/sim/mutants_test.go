@@ -37,7 +37,6 @@ var mutants = []mutant{
 	{"no demotion", "advert.go", "return int(a.Demotion)<<16 | int(a.AdvBase)<<8", "return int(a.AdvBase)<<8", []string{RuleBetter, RuleWorse, RuleBest}},
 	{"no demotion without preempt", "receive.go", "case me.Demotion < h.Demotion:", "case false:", []string{RuleBest}},
 	{"no preemption", "receive.go", "case m.cfg.Preempt && me.rank() < h.rank():", "case false:", []string{RuleBest}},
-	{"no answer to an inferior master", "receive.go", "func (m *Machine) claim(now time.Time) Effects {\n\tm.again = 2\n\treturn m.answer(now, true)", "func (m *Machine) claim(now time.Time) Effects {\n\treturn Effects{}", []string{RuleMasters, RuleSwitch}},
 }
 
 // mutantSeeds is how many seeds have to find a mutant. Most need a handful.

@@ -48,7 +48,8 @@ type Scenario struct {
 	Dup   float64
 	Stall float64 // at each step of a process
 
-	within time.Duration // instead of what bound computes
+	within  time.Duration // instead of what bound computes
+	foreign int           // stations that are not nodes
 }
 
 // unit is the time between two adverts of a node without skew, and what all
@@ -83,6 +84,9 @@ func (s *Scenario) bound() time.Duration {
 	}
 	if !s.Trailer {
 		d += 3*down + interval
+		if s.Shared && len(s.Nodes) > 2 {
+			d += down + interval // they are all one peer, whose older self may be a newcomer
+		}
 	}
 	return d
 }
@@ -98,7 +102,7 @@ func (s *Scenario) meeting() time.Duration {
 // transitions is how often a node may become or cease to be master once all is
 // well: twice in a pair. A third node may have to be made way for first, because
 // its term is newer, before it is replaced in an orderly way.
-func (s *Scenario) transitions() int { return 2 * max(1, min(2, len(s.Nodes)-1)) }
+func (s *Scenario) transitions() int { return 2 * max(1, min(2, len(s.Nodes)+s.foreign-1)) }
 
 // String describes the scenario in one line.
 func (s *Scenario) String() string {

@@ -22,7 +22,7 @@ type Start struct {
 // one master, and that it stays.
 func (s Start) Run(seed uint64, trace io.Writer) Result {
 	r := rand.New(rand.NewPCG(seed, 3))
-	sc := &Scenario{Seed: seed, AdvBase: 1, Shared: s.Shared, Trailer: s.Trailer, Delay: time.Millisecond}
+	sc := &Scenario{Seed: seed, AdvBase: 1, Shared: s.Shared, Trailer: s.Trailer, Delay: time.Millisecond, foreign: len(s.Foreign)}
 	skew := uint8(r.IntN(255))
 	addrs := r.Perm(s.Nodes + len(s.Foreign))
 	for i := range s.Nodes {
@@ -49,11 +49,6 @@ func (s Start) Run(seed uint64, trace io.Writer) Result {
 		if k == UCARP && r.IntN(2) == 0 {
 			f.batch = time.Second // the time-out of its libpcap
 			sc.within += f.batch
-		}
-		if k == UCARP && s.Nodes > 1 {
-			// It goes by addresses, two of ours go by their ids: three may make
-			// way to each other in a circle, and wait once more.
-			sc.within += carp.MasterDown(sc.AdvBase, skew)
 		}
 		w.stations = append(w.stations, f)
 		w.later(w.between(0, time.Millisecond), f.start)
