@@ -105,6 +105,7 @@ func (d *Daemon) open() error {
 	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
 		return err
 	}
+	d.locks = append(d.locks, d.identity)
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
 		return err
 	}
