@@ -215,7 +215,7 @@ func TestFault03_AttackOnUcarp(t *testing.T) {
 			wait(t, every)
 		}
 		u.waitLog(t, time.Second, ucarpBackup, 1)
-		figure(t, "master stepped down", "after %v", time.Since(began).Round(10*time.Millisecond))
+		figure(t, "master stepped down", "after %v", time.Since(began).Round(time.Microsecond))
 	})
 	t.Run("compat beside ucarp", func(t *testing.T) {
 		t.Parallel()
