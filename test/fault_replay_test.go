@@ -215,7 +215,7 @@ func TestFault03_AttackOnUcarp(t *testing.T) {
 			wait(t, every)
 		}
 		u.waitLog(t, time.Second, ucarpBackup, 1)
-		figure(t, "master stepped down", "after %v", time.Since(began).Round(10*time.Millisecond))
+		figure(t, "master stepped down", "after %v", time.Since(began).Round(time.Microsecond))
 	})
 	t.Run("compat beside ucarp", func(t *testing.T) {
 		t.Parallel()
@@ -267,6 +267,10 @@ func TestFault15_AddressAddedOnOneNodeFirst(t *testing.T) {
 		t.Run(first+" first", func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
+			for _, n := range []*node{p.a, p.b} {
+				// The lease of 8 s outlives a start on a machine that has other work.
+				n.reconfigure(func(s string) string { return strings.ReplaceAll(s, "{vhid:", "{advbase: 3, vhid:") })
+			}
 			p.calm()
 			w := newWatch(t, p.a, p.b)
 			nodes := []*node{p.a, p.b}
@@ -386,7 +390,6 @@ func TestFault58_KeyRotationWhileAsleep(t *testing.T) {
 	p.a.kill(unix.SIGTERM)
 	p.b.waitState(10*time.Second, "MASTER", "lan", "wan")
 	p.a.start()
-	p.a.waitState(15*time.Second, "BACKUP", "lan", "wan")
 	// It comes back by preempting a slower master, which it has to believe.
 	nstest.Eventually(t, 15*time.Second, "adverts signed with the old key believed", func() bool { return p.a.group("lan").Received > 0 })
 	p.a.waitState(30*time.Second, "MASTER", "lan", "wan")
