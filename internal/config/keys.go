@@ -19,16 +19,15 @@ type section struct {
 var (
 	root = &section{
 		name: "at the top level",
-		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log",
+		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log", "auth", "trailer",
 			"track", "hooks", "ready", "preempt_delay", "startup_delay"},
-		later: []string{"accelerate", "defer", "dscp", "detect", "split", "auth", "trailer"},
+		later: []string{"accelerate", "defer", "dscp", "detect", "split"},
 	}
 	groupSection = &section{
 		name: "in a group",
 		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
-			"preempt_delay", "startup_delay"},
-		later: []string{"balance", "carpnodes", "carppeer", "detect", "split", "auth", "trailer", "accelerate", "defer",
-			"dscp"},
+			"auth", "trailer", "preempt_delay", "startup_delay"},
+		later: []string{"balance", "carpnodes", "carppeer", "detect", "split", "accelerate", "defer", "dscp"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",
 			"virtual_router_id": "vhid", "vrid": "vhid", "id": "vhid",
