@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +33,8 @@ const controlGroup = "xcarp"
 //
 //	GET /v1/status   Status
 //	GET /metrics     Prometheus text
+//
+// and what its makers add.
 type control struct {
 	log      *zap.Logger
 	listener net.Listener
@@ -37,8 +42,9 @@ type control struct {
 }
 
 // listenControl opens the socket: mode 0660, group xcarp where there is one. A
-// socket that a dead daemon left is replaced; the caller holds the run-dir.
-func listenControl(runDir string, log *zap.Logger, status func() Status, metrics *metrics) (*control, error) {
+// socket that a dead daemon left is replaced; the caller holds the run-dir. more
+// adds further requests.
+func listenControl(runDir string, log *zap.Logger, status func() Status, metrics *metrics, more ...func(*http.ServeMux)) (*control, error) {
 	path := filepath.Join(runDir, SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the control socket of an earlier run: %w", err)
@@ -67,6 +73,9 @@ func listenControl(runDir string, log *zap.Logger, status func() Status, metrics
 		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}))
+	for _, add := range more {
+		add(mux)
+	}
 
 	return &control{
 		log:      log,
@@ -188,26 +197,46 @@ func Client(runDir string) *http.Client {
 
 // GetStatus asks the daemon of the run-dir.
 func GetStatus(ctx context.Context, runDir string) (*Status, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://xcarp/v1/status", nil)
-	if err != nil {
+	var s Status
+	if err := call(ctx, runDir, http.MethodGet, "/v1/status", nil, &s); err != nil {
 		return nil, err
+	}
+	return &s, nil
+}
+
+// call asks the daemon of the run-dir. in may be nil; out gets the answer.
+func call(ctx context.Context, runDir, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://xcarp"+path, body)
+	if err != nil {
+		return err
 	}
 	resp, err := Client(runDir).Do(req)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
-		return nil, fmt.Errorf("%s: no daemon answers there: start it with `xcarp run`, or give --run-dir", filepath.Join(runDir, SocketName))
+		return fmt.Errorf("%s: no daemon answers there: start it with `xcarp run`, or give --run-dir", filepath.Join(runDir, SocketName))
 	case errors.Is(err, unix.EACCES):
-		return nil, fmt.Errorf("%s: permission denied: be root or a member of group %s", filepath.Join(runDir, SocketName), controlGroup)
+		return fmt.Errorf("%s: permission denied: be root or a member of group %s", filepath.Join(runDir, SocketName), controlGroup)
 	case err != nil:
-		return nil, fmt.Errorf("ask the daemon: %w", err)
+		return fmt.Errorf("ask the daemon: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the daemon refused: %s", resp.Status)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		if s := strings.TrimSpace(string(why)); s != "" {
+			return errors.New(s)
+		}
+		return fmt.Errorf("the daemon refused: %s", resp.Status)
 	}
-	var s Status
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
-		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
-	return &s, nil
+	return nil
 }
