@@ -18,8 +18,8 @@ func demoteCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demote [GROUP]",
 		Short: "Demote this node, so that a peer takes over",
-		Long: `Demote a group of this node, or all, so that a peer takes over, also without
-preempt. The demotion is added to what else demotes the group. It lasts until
+		Long: `Demote a group of this node with the rest of its bundle, or all groups, so that a
+peer takes over, also without preempt. The demotion is added to what else demotes the group. It lasts until
 xcarp undemote, or as long as --for says, over restarts of the daemon and the node.
 A node that is alone stays master.`,
 		Example: `  xcarp demote --for 30m --reason "new power supply"

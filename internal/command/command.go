@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -78,6 +79,7 @@ func (r *Runner) Run(ctx context.Context, env ...string) error {
 		return fmt.Errorf("start %s: %w", r.spec.Argv[0], errors.Unwrap(err))
 	}
 	pid := cmd.Process.Pid
+	exposeToOOM(pid)
 	exited := make(chan struct{})
 	go func() {
 		awaitExit(pid)
@@ -120,6 +122,12 @@ func (r *Runner) Run(ctx context.Context, env ...string) error {
 		return fmt.Errorf("%s%s", exit.ProcessState, out.last())
 	}
 	return fmt.Errorf("wait for %s: %w", r.spec.Argv[0], waited)
+}
+
+// exposeToOOM takes the daemon's protection from the OOM killer away from a process: a
+// program that eats the memory is to be killed first.
+func exposeToOOM(pid int) {
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("0"), 0) // or it has ended
 }
 
 // awaitExit returns when the process has ended, and leaves it to be reaped.

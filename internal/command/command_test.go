@@ -147,6 +147,23 @@ func TestRunsAsItsUser(t *testing.T) {
 	}
 }
 
+// The daemon has a score of its own for the OOM killer; what it runs has none.
+func TestOOMKillerMayHaveIt(t *testing.T) {
+	const file = "/proc/self/oom_score_adj"
+	was, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("100"), 0); err != nil { // less than 0 takes a capability
+		t.Fatal(err)
+	}
+	defer func() { _ = os.WriteFile(file, was, 0) }()
+	err = NewRunner(self(script(t, "until [ $(cat /proc/$$/oom_score_adj) = 0 ] || [ $((i+=1)) = 50 ]; do sleep 0.1; done; echo $(cat /proc/$$/oom_score_adj); exit 1"))).Run(t.Context())
+	if got, want := fmt.Sprint(err), "exit status 1: 0"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestMissingProgram(t *testing.T) {
 	err := NewRunner(self("/nonexistent/check")).Run(t.Context())
 	if !errors.Is(err, unix.ENOENT) || err.Error() != "start /nonexistent/check: no such file or directory" {

@@ -31,7 +31,7 @@ type Track struct {
 	Rise    int           // checks in a row that must succeed
 	Fall    int           // checks in a row that must fail
 	Demote  int           // 1 to 255
-	Groups  []string      // sorted; all that it demotes
+	Groups  []string      // sorted; all that it demotes, whole bundles
 }
 
 // TrackCheck says how a track is checked. The words are the keys of the file.
@@ -141,9 +141,22 @@ func (r *reader) track(c *Config, e entry) Track {
 		}
 	}
 	if k, ok := keys["groups"]; ok {
-		t.Groups = r.someGroups(c, k)
+		t.Groups = c.together(r.someGroups(c, k))
 	}
 	return t
+}
+
+// together adds the groups that are in a bundle with the given ones: they move
+// with them or not at all. Sorted.
+func (c *Config) together(names []string) []string {
+	all := slices.Clone(names)
+	for _, b := range c.Bundles {
+		if slices.ContainsFunc(b, func(n string) bool { return slices.Contains(names, n) }) {
+			all = append(all, b...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // trackCheck reads what is checked.

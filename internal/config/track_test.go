@@ -72,6 +72,7 @@ track:
 hooks:
   second: {command: [/bin/true], on: [INIT, MASTER], retries: 2, user: root}
   first: {command: [/bin/false, x], timeout: 1m, groups: [h, g]}
+bundle: [g, h]
 ready: {settle: 5s, routes: [0.0.0.0/0, "::/0"]}
 startup_delay: 5s
 preempt_delay: 30s
@@ -91,7 +92,7 @@ preempt_delay: 30s
 			Every: 10 * time.Second, Timeout: 5 * time.Second, Rise: 2, Fall: 3, Demote: 240, Groups: all},
 		{Name: "uplink", Check: TrackLink, What: "link ppp0", Dev: "ppp0", Every: time.Second, Timeout: time.Second, Rise: 1, Fall: 1, Demote: 240, Groups: all},
 		{Name: "upstream", Check: TrackPing, What: "ping 203.0.113.254", Addr: netip.MustParseAddrPort("203.0.113.254:0"),
-			Every: 100 * time.Millisecond, Timeout: 100 * time.Millisecond, Rise: 2, Fall: 5, Demote: 100, Groups: []string{"h"}},
+			Every: 100 * time.Millisecond, Timeout: 100 * time.Millisecond, Rise: 2, Fall: 5, Demote: 100, Groups: all}, // h alone is named, but moves with g
 	}
 	hooks := []Hook{
 		{Name: "second", Command: []string{"/bin/true"}, User: "root", On: []string{"INIT", "MASTER"}, Groups: all, Timeout: 10 * time.Second, Retries: 2},

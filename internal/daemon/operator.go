@@ -206,10 +206,11 @@ func (o *operator) Status() []Demotion {
 	return append([]Demotion{}, o.file.Demotions...)
 }
 
-// demoteByOperator carries a demotion to the election.
+// demoteByOperator carries a demotion to the election, of whole bundles.
 func (d *Daemon) demoteByOperator(what Demotion, n int) {
+	is := func(m *member) bool { return what.Group == "" || what.Group == m.cfg.Name }
 	for _, m := range d.members {
-		if what.Group == "" || what.Group == m.cfg.Name {
+		if is(m) || slices.ContainsFunc(m.siblings, is) {
 			m.group.Demote(what.Owner(), n)
 		}
 	}

@@ -122,12 +122,13 @@ type starter struct {
 	log  *zap.Logger
 	kick chan struct{} // holds one: deadlines changed
 
-	mu     stdsync.Mutex
-	groups map[*member]*readiness
+	mu      stdsync.Mutex
+	groups  map[*member]*readiness
+	applied map[*member]map[string]int // demotion by owner, as the group was told
 }
 
 func newStarter(log *zap.Logger) *starter {
-	return &starter{log: log, kick: make(chan struct{}, 1), groups: map[*member]*readiness{}}
+	return &starter{log: log, kick: make(chan struct{}, 1), groups: map[*member]*readiness{}, applied: map[*member]map[string]int{}}
 }
 
 // Add registers a group before its link is known. pending is what it has to wait
@@ -152,13 +153,37 @@ func (s *starter) Begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for m, r := range s.groups {
-		ready, preempt := r.demotions()
 		r.step(time.Now())
-		m.group.Demote(ownerReady, ready)
-		m.group.Demote(ownerPreempt, preempt)
 		if !r.open {
 			m.demoteSiblings("startup "+m.cfg.Name, true)
 		}
+	}
+	s.demote()
+}
+
+// demote tells every group what its readiness asks for and that of its siblings: a
+// bundle moves together. With mu held.
+func (s *starter) demote() {
+	for m, r := range s.groups {
+		ready, preempt := r.demotions()
+		for _, sibling := range m.siblings {
+			r, p := s.groups[sibling].demotions()
+			ready, preempt = max(ready, r), max(preempt, p)
+		}
+		if ready > 0 {
+			preempt = 0
+		}
+		if s.applied[m] == nil {
+			s.applied[m] = map[string]int{}
+		}
+		tell := func(owner string, n int) {
+			if s.applied[m][owner] != n {
+				s.applied[m][owner] = n
+				m.group.Demote(owner, n)
+			}
+		}
+		tell(ownerPreempt, preempt) // first: between the two the group would be free to preempt
+		tell(ownerReady, ready)
 	}
 }
 
@@ -174,8 +199,12 @@ func (s *starter) Link(m *member, up bool) {
 	})
 }
 
-// Master tells that the group became MASTER.
-func (s *starter) Master(m *member) { s.change(m, (*readiness).master) }
+// Master tells that the group became MASTER; the rest of its bundle may follow.
+func (s *starter) Master(m *member) {
+	for _, g := range append([]*member{m}, m.siblings...) {
+		s.change(g, (*readiness).master)
+	}
+}
 
 // Synced tells whether the connection table is complete.
 func (s *starter) Synced(yes bool) {
@@ -216,15 +245,8 @@ func (s *starter) change(m *member, f func(r *readiness, now time.Time)) {
 		return
 	}
 	open, ready := r.open, r.ready
-	ready0, preempt0 := r.demotions()
 	f(r, time.Now())
-	ready1, preempt1 := r.demotions()
-	if ready1 != ready0 {
-		m.group.Demote(ownerReady, ready1)
-	}
-	if preempt1 != preempt0 {
-		m.group.Demote(ownerPreempt, preempt1)
-	}
+	s.demote()
 	if r.open && !open {
 		m.demoteSiblings("startup "+m.cfg.Name, false)
 		m.link(r.up)
@@ -242,10 +264,19 @@ func (s *starter) change(m *member, f func(r *readiness, now time.Time)) {
 func (s *starter) Waits(m *member) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now, w := time.Now(), []string{}
 	if r := s.groups[m]; r != nil {
-		return r.waits(time.Now())
+		w = r.waits(now)
 	}
-	return []string{}
+	if len(w) > 0 {
+		return w
+	}
+	for _, sibling := range m.siblings {
+		if r := s.groups[sibling]; r != nil && len(r.waits(now)) > 0 {
+			w = append(w, "group "+sibling.cfg.Name+" of its bundle")
+		}
+	}
+	return w
 }
 
 // Run waits for the deadlines until the context ends.
