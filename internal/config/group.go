@@ -89,6 +89,7 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 		g.Preempt = r.truth(k)
 	}
 	r.delays(keys, &g.StartupDelay, &g.PreemptDelay)
+	g.Split = r.split(keys, c.Split)
 	g.Auth, g.Trailer = r.auth(keys, c.Auth), r.trailer(keys, c.Trailer)
 	if g.Auth == AuthEnforce && !g.Trailer {
 		r.failf(e.key, "set trailer: on, or auth: permissive",
@@ -96,6 +97,13 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	}
 	r.password(&g, e, keys)
 	return g
+}
+
+func (r *reader) split(keys map[string]entry, otherwise Split) Split {
+	if k, ok := keys["split"]; ok {
+		return Split(r.word(k, string(SplitHold), string(SplitTakeover)))
+	}
+	return otherwise
 }
 
 // auth reads whose adverts are believed.

@@ -19,15 +19,15 @@ type section struct {
 var (
 	root = &section{
 		name: "at the top level",
-		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log", "auth", "trailer",
+		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log", "auth", "trailer", "split",
 			"track", "hooks", "ready", "preempt_delay", "startup_delay"},
-		later: []string{"accelerate", "defer", "dscp", "detect", "split"},
+		later: []string{"accelerate", "defer", "dscp", "detect"},
 	}
 	groupSection = &section{
 		name: "in a group",
 		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
-			"auth", "trailer", "preempt_delay", "startup_delay"},
-		later: []string{"balance", "carpnodes", "carppeer", "detect", "split", "accelerate", "defer", "dscp"},
+			"auth", "trailer", "split", "preempt_delay", "startup_delay"},
+		later: []string{"balance", "carpnodes", "carppeer", "detect", "accelerate", "defer", "dscp"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",
 			"virtual_router_id": "vhid", "vrid": "vhid", "id": "vhid",

@@ -29,9 +29,16 @@ const SocketName = "xcarp.sock"
 // controlGroup may use the control socket, beside root and the daemon's own user.
 const controlGroup = "xcarp"
 
+// controlled is what the API reads and moves.
+type controlled interface {
+	Status() Status
+	ReloadKeys() ([]string, error)
+}
+
 // control serves the API: HTTP and JSON over a unix socket.
 //
-//	GET /v1/status   Status
+//	GET /v1/status         Status
+//	POST /v1/keys/reload   the key_file has changed; answers {"keys": [ids]}
 //	GET /metrics     Prometheus text
 //
 // and what its makers add.
@@ -44,7 +51,7 @@ type control struct {
 // listenControl opens the socket: mode 0660, group xcarp where there is one. A
 // socket that a dead daemon left is replaced; the caller holds the run-dir. more
 // adds further requests.
-func listenControl(runDir string, log *zap.Logger, status func() Status, metrics *metrics, more ...func(*http.ServeMux)) (*control, error) {
+func listenControl(runDir string, log *zap.Logger, d controlled, metrics *metrics, more ...func(*http.ServeMux)) (*control, error) {
 	path := filepath.Join(runDir, SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the control socket of an earlier run: %w", err)
@@ -68,8 +75,19 @@ func listenControl(runDir string, log *zap.Logger, status func() Status, metrics
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(status()); err != nil {
+		if err := json.NewEncoder(w).Encode(d.Status()); err != nil {
 			log.Debug("status not delivered", zap.Error(err))
+		}
+	})
+	mux.HandleFunc("POST /v1/keys/reload", func(w http.ResponseWriter, _ *http.Request) {
+		ids, err := d.ReloadKeys()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(map[string][]string{"keys": ids}); err != nil {
+			log.Debug("key ids not delivered", zap.Error(err))
 		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}))
@@ -195,17 +213,25 @@ func Client(runDir string) *http.Client {
 	}
 }
 
+// ErrNoDaemon says that nobody serves the control socket.
+var ErrNoDaemon = errors.New("no daemon answers there")
+
 // GetStatus asks the daemon of the run-dir.
 func GetStatus(ctx context.Context, runDir string) (*Status, error) {
 	var s Status
-	if err := call(ctx, runDir, http.MethodGet, "/v1/status", nil, &s); err != nil {
+	if err := ask(ctx, runDir, http.MethodGet, "/v1/status", nil, &s); err != nil {
 		return nil, err
 	}
 	return &s, nil
 }
 
-// call asks the daemon of the run-dir. in may be nil; out gets the answer.
-func call(ctx context.Context, runDir, method, path string, in, out any) error {
+// ReloadKeys lets the daemon of the run-dir read its key_file again.
+func ReloadKeys(ctx context.Context, runDir string) error {
+	return ask(ctx, runDir, http.MethodPost, "/v1/keys/reload", nil, &struct{}{})
+}
+
+// ask sends a request to the daemon of the run-dir. in may be nil; out gets the answer.
+func ask(ctx context.Context, runDir, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -221,7 +247,7 @@ func call(ctx context.Context, runDir, method, path string, in, out any) error {
 	resp, err := Client(runDir).Do(req)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("%s: no daemon answers there: start it with `xcarp run`, or give --run-dir", filepath.Join(runDir, SocketName))
+		return fmt.Errorf("%s: %w: start it with `xcarp run`, or give --run-dir", filepath.Join(runDir, SocketName), ErrNoDaemon)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%s: permission denied: be root or a member of group %s", filepath.Join(runDir, SocketName), controlGroup)
 	case err != nil:

@@ -86,7 +86,7 @@ func asker(r *http.Request) string {
 // Demote asks the daemon of the run-dir to demote.
 func Demote(ctx context.Context, runDir string, in DemoteRequest) (Demotion, error) {
 	var d Demotion
-	return d, call(ctx, runDir, http.MethodPost, "/v1/demotions", in, &d)
+	return d, ask(ctx, runDir, http.MethodPost, "/v1/demotions", in, &d)
 }
 
 // Undemote asks the daemon of the run-dir to take a demotion back, or all with
@@ -97,5 +97,5 @@ func Undemote(ctx context.Context, runDir string, id int) ([]Demotion, error) {
 		path += "/" + strconv.Itoa(id)
 	}
 	var gone []Demotion
-	return gone, call(ctx, runDir, http.MethodDelete, path, nil, &gone)
+	return gone, ask(ctx, runDir, http.MethodDelete, path, nil, &gone)
 }
