@@ -126,7 +126,7 @@ func TestTimeoutKillsTheGroup(t *testing.T) {
 func TestLeftoversAreKilled(t *testing.T) {
 	nstest.RequireProgram(t, "setsid")
 	dir := t.TempDir()
-	r := NewRunner(self(script(t, "sleep 1000 & echo $! >"+dir+"/in\nsetsid sleep 5 & echo $! >"+dir+"/out\nexit 0")))
+	r := NewRunner(self(script(t, "sleep 1000 & echo $! >"+dir+"/in\nsetsid sh -c 'echo $$ >"+dir+"/out; exec sleep 5' &\nuntil [ -s "+dir+"/out ]; do sleep 0.05; done\nexit 0")))
 	begun := time.Now()
 	if err := r.Run(t.Context()); err != nil {
 		t.Fatal(err)
