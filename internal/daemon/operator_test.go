@@ -59,7 +59,7 @@ func TestDemotionsExpireAndOutliveTheDaemon(t *testing.T) {
 		expect("at first", now, "map[operator 1@:240 operator 2@wan:10 operator 3@wan:20]")
 		time.Sleep(time.Minute - 1)
 		expect("a moment before", now, "map[operator 1@:240 operator 2@wan:10 operator 3@wan:20]")
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		expect("after a minute", now, "map[operator 1@:240 operator 2@wan:10]")
 		stop()
 

@@ -135,7 +135,7 @@ func TestTCP(t *testing.T) {
 	expect(t, router, p, "connect to 203.0.113.254:179: connection refused")
 	gateway.Exec("ip", "link", "set", "eth0", "down")
 	router.Exec("ip", "neigh", "replace", "203.0.113.254", "lladdr", "02:00:00:00:00:01", "dev", "wan0")
-	if got := ask(t, router, p); !strings.HasPrefix(got, "no answer from 203.0.113.254:179 within 50") && !strings.Contains(got, "unreachable") {
+	if got := ask(t, router, p); !strings.HasPrefix(got, "no answer from 203.0.113.254:179 within ") && !strings.Contains(got, "unreachable") {
 		t.Errorf("got %q", got)
 	}
 }
