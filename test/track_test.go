@@ -252,8 +252,7 @@ func TestReadinessAndDelays(t *testing.T) {
 		t.Errorf("at last ready %v, demoted by %v", g.Ready, g.Demotions)
 	}
 
-	// Beside a master with a failed track the delay counts nothing, and alone it
-	// takes over though it is not ready.
+	// Alone it takes over though it is not ready.
 	p.a.kill(unix.SIGTERM)
 	p.b.waitState(15*time.Second, "MASTER", "lan", "wan")
 	p.a.ns.Exec("ip", "route", "del", "192.0.2.0/24")
