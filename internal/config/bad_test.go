@@ -36,13 +36,13 @@ var bad = []struct{ name, text, want string }{
 	{"brackets in comments", strings.Repeat("# [\n", 40) + "node: [\n", `xcarp.yaml:41:7: not YAML: sequence end token ']' not found`},
 
 	{"unknown key", g("") + "premept: true\n", `xcarp.yaml:4:1: unknown key "premept" at the top level: did you mean "preempt"?`},
-	{"far from any key", g("") + "colour: red\n", `xcarp.yaml:4:1: unknown key "colour" at the top level: known are node, key_file, sync, preempt, groups, advskew, bundle, xdp, metrics, log, auth, trailer, split`},
+	{"far from any key", g("") + "colour: red\n", `xcarp.yaml:4:1: unknown key "colour" at the top level: known are node, key_file, sync, preempt, groups, advskew, bundle, xdp, metrics, log, auth, trailer, split, track, hooks, ready, preempt_delay, startup_delay`},
 	{"key of a group at the top", g("") + "carpdev: eth0\n", `xcarp.yaml:4:1: unknown key "carpdev" at the top level: it belongs in a group`},
 	{"unknown key in a group", "groups: {g: {vhdi: 1, carpdev: eth0, addresses: [10.0.0.1/24], pass: x}}", `xcarp.yaml:1:14: unknown key "vhdi" in a group: did you mean "vhid"?`},
 	{"keepalived's word", "groups: {g: {virtual_router_id: 1, carpdev: eth0, addresses: [10.0.0.1/24], auth_pass: x}}", `xcarp.yaml:1:14: unknown key "virtual_router_id" in a group: did you mean "vhid"?
 xcarp.yaml:1:77: unknown key "auth_pass" in a group: did you mean "pass"?`},
 	{"unknown key in sync", s("{dev: eth2, ports: 1, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}"), `xcarp.yaml:3:19: unknown key "ports" in sync: did you mean "port"?`},
-	{"later, top", g("") + "track: {}\n", `xcarp.yaml:4:1: track is not supported by this version: remove it`},
+	{"later, top", g("") + "accelerate: {}\n", `xcarp.yaml:4:1: accelerate is not supported by this version: remove it`},
 	{"later, group", g(", balance: arp"), `xcarp.yaml:3:66: balance is not supported by this version: remove it`},
 	{"later, misspelt", g(", carpper: 1"), `xcarp.yaml:3:66: unknown key "carpper" in a group: "carppeer" is not supported by this version`},
 	{"BSD line", "groups:\n  carp1: \"vhid 1 pass secret carpdev em0\"\n", `xcarp.yaml:2:3: group "carp1" is a BSD line, which is not supported by this version: write it as a mapping: carp1: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}`},

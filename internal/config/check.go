@@ -34,6 +34,7 @@ func Check(c *Config, sys System) []Problem {
 			}
 		}
 	}
+	k.programs()
 	if has4 && !sys.Forward4 {
 		k.warn("", "net.ipv4.ip_forward is 0, so this node routes nothing", "sysctl -w net.ipv4.ip_forward=1 if it is a router")
 	}

@@ -32,6 +32,9 @@ type Config struct {
 	XDP     XDP
 	Metrics Metrics
 	Log     Log
+	Tracks  []Track // sorted by name
+	Hooks   []Hook  // in the order of the file
+	Ready   Ready
 
 	Warnings []*Problem `json:"-"` // what Load found and accepted; Check returns them, too
 
@@ -65,6 +68,9 @@ type Group struct {
 	Auth      Auth
 	Trailer   bool // sent; false without a key_file
 	Split     Split
+
+	StartupDelay time.Duration // how long it stays in INIT after a start
+	PreemptDelay time.Duration // how long it then replaces nobody, once ready
 }
 
 // Mode says where a shared address lives.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -87,7 +88,7 @@ func readText(path string) ([]byte, uint32, error) {
 
 // read makes a Config of the text. It opens no files.
 func (r *reader) read() *Config {
-	c := &Config{Path: r.path, XDP: XDPAuto, Log: Log{Level: "info"}, problem: r.source.at}
+	c := &Config{Path: r.path, XDP: XDPAuto, Log: Log{Level: "info"}, Ready: Ready{Settle: time.Second}, problem: r.source.at}
 	top, err := parse([]byte(r.text))
 	var se *syntax
 	switch {
@@ -116,6 +117,7 @@ func (r *reader) read() *Config {
 	if k, ok := keys["preempt"]; ok {
 		c.Preempt = r.truth(k)
 	}
+	r.delays(keys, &r.startupDelay, &r.preemptDelay)
 	c.Split = r.split(keys, SplitHold)
 	c.Auth, c.Trailer = r.auth(keys, AuthCompat), r.trailer(keys, r.keyFile != nil)
 	var skew *uint8
@@ -130,6 +132,15 @@ func (r *reader) read() *Config {
 	}
 	if k, ok := keys["bundle"]; ok {
 		r.bundles(c, k)
+	}
+	if k, ok := keys["track"]; ok {
+		r.tracks(c, k)
+	}
+	if k, ok := keys["hooks"]; ok {
+		r.hooks(c, k)
+	}
+	if k, ok := keys["ready"]; ok {
+		r.ready(c, k)
 	}
 	if k, ok := keys["xdp"]; ok {
 		c.XDP = XDP(r.word(k, string(XDPAuto), string(XDPNative), string(XDPGeneric)))

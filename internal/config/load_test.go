@@ -93,6 +93,7 @@ func TestLoad(t *testing.T) {
 		}},
 		Bundles: [][]string{{"wan", "lan"}},
 		XDP:     XDPNative, Metrics: Metrics{":9112"}, Log: Log{"debug"},
+		Ready: Ready{Settle: time.Second},
 	}
 	for i := range want.Key {
 		want.Key[i] = byte(i)

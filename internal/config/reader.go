@@ -53,6 +53,8 @@ type reader struct {
 	keyFile *node
 	secrets []secretFile // to be read when all else is known
 	inline  *node        // the first password in the text itself
+
+	startupDelay, preemptDelay time.Duration // the defaults of the groups
 }
 
 // secretFile is a file to read, and where to put what it holds.

@@ -52,6 +52,10 @@ type Daemon struct {
 	metrics  *metrics
 	control  *control
 	scrape   *scrape // nil without metrics.listen
+	tracking *tracking
+	start    *starter
+	hooks    *hooks
+	operator *operator
 
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
@@ -116,8 +120,19 @@ func (d *Daemon) open() error {
 	if d.changes, err = d.facts.subscribe(); err != nil {
 		return err
 	}
+	d.start = newStarter(d.log)
+	if d.tracking, err = d.newTracking(); err != nil {
+		return err
+	}
+	if d.hooks, err = newHooks(d.cfg, d.log); err != nil {
+		return err
+	}
+	known := func(name string) bool { return d.cfg.Group(name) != nil }
+	if d.operator, err = openOperator(d.paths.State, d.log, known, d.demoteByOperator); err != nil {
+		return err
+	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.operator.Handle); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -150,6 +165,8 @@ func (d *Daemon) open() error {
 		d.members = append(d.members, m)
 	}
 	d.bundle()
+	d.start.Begin()
+	d.operator.Begin()
 	d.facts.readLinks()
 	return nil
 }
@@ -263,6 +280,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run(d.identity.Run)
 	run(d.keeper.Run)
 	run(func(ctx context.Context) error { return d.facts.Run(ctx, d.changes) })
+	run(d.start.Run)
+	run(d.tracking.Run)
+	run(d.hooks.Run)
+	run(d.operator.Run)
 	run(d.control.Run)
 	if d.scrape != nil {
 		run(d.scrape.Run)
@@ -417,6 +438,9 @@ func (d *Daemon) close() error {
 	if d.scrape != nil {
 		d.scrape.listener.Close()
 	}
+	if d.tracking != nil {
+		d.tracking.watcher.Close() // closed already unless Run was never reached
+	}
 	for _, j := range d.joined {
 		errs = append(errs, j.Close())
 	}
@@ -449,8 +473,12 @@ func (d *Daemon) Status() Status {
 	}
 	now := group.BootClock()
 	for _, m := range d.members {
-		s.Groups = append(s.Groups, m.status(counters[m.dev][m.cfg.VHID], now))
+		g := m.status(counters[m.dev][m.cfg.VHID], now)
+		g.Waits = d.start.Waits(m)
+		g.Ready = len(g.Waits) == 0
+		s.Groups = append(s.Groups, g)
 	}
+	s.Tracks, s.Hooks, s.Demotions = d.tracking.Status(), d.hooks.Status(), d.operator.Status()
 	if d.mirror != nil {
 		for _, p := range d.mirror.Status() {
 			s.Sync = append(s.Sync, syncStatus(p))

@@ -104,7 +104,8 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 		state = carp.Master
 	}
 	d.keeper.Own(g.Name, dev.ifindex, addrs, g.Mode == config.Local, state)
-	dev.OnUp(func(up bool) { m.link(up) })
+	d.start.Add(m, d.cfg.Ready.Settle, d.pending(g.Name), adopted || d.mirror == nil, adopted)
+	dev.OnUp(func(up bool) { d.start.Link(m, up) })
 	return m, nil
 }
 
@@ -182,11 +183,13 @@ func (d *Daemon) onRole(m *member, t group.Transition) {
 	d.terms.Set(t.Name, t.Term)
 	if !t.Adopted {
 		d.metrics.transitions.WithLabelValues(t.Name, t.To.String(), t.Reason).Inc()
+		d.hooks.Tell(m.cfg, t)
 	}
 	if d.mirror != nil {
 		d.shareRoles(t)
 	}
 	if t.To == carp.Master {
+		d.start.Master(m)
 		for _, s := range m.siblings {
 			s.group.Follow()
 		}
@@ -303,6 +306,7 @@ func (d *Daemon) demoteBySync(n int) {
 		m.group.Demote(ownerSync, n)
 	}
 	d.keeper.Incomplete(n >= sync.Incomplete)
+	d.start.Synced(n < sync.Incomplete)
 }
 
 // peerRoles carries what a peer says of itself to the groups of the same name.

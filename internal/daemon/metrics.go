@@ -86,6 +86,7 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), l...)
 	}
 	gauge(descConfig, 1, s.Hash, s.Version)
+	collectTracking(&s, gauge, count)
 	for _, g := range s.Groups {
 		l := []string{g.Name, g.Carpdev, strconv.Itoa(int(g.VHID))}
 		with := func(more string) []string { return append(l[:len(l):len(l)], more) }
@@ -95,6 +96,7 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		for owner, n := range g.Demotions {
 			gauge(descDemotion, float64(n), with(owner)...)
 		}
+		gauge(descReady, boolValue(g.Ready), l...)
 		gauge(descLease, g.LeaseMS/1e3, l...)
 		gauge(descTerm, float64(g.Term), l...)
 		gauge(descMasters, float64(len(g.MastersSeen)), l...)

@@ -1,6 +1,9 @@
 package daemon
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Status is what `xcarp show -o json` prints. Field names are a promise; fields
 // are only ever added.
@@ -15,6 +18,10 @@ type Status struct {
 	Table   *TableStatus  `json:"conntrack,omitempty"`
 
 	Carpdevs []CarpdevStatus `json:"carpdevs"`
+	Tracks   []TrackStatus   `json:"tracks"`
+	Hooks    *HooksStatus    `json:"hooks,omitempty"`
+
+	Demotions []Demotion `json:"demotions"` // an operator's
 }
 
 // GroupStatus is one group as this node sees it.
@@ -30,6 +37,9 @@ type GroupStatus struct {
 
 	Demotion  int            `json:"demotion"`  // the sum that adverts carry
 	Demotions map[string]int `json:"demotions"` // by owner
+
+	Ready bool     `json:"ready"` // may replace a master
+	Waits []string `json:"waits"` // what it still waits for after its start
 
 	LeaseMS float64 `json:"lease_ms"` // what is left of the role in the dataplane; 0 if it has none
 
@@ -87,3 +97,57 @@ type TableStatus struct {
 	Entries int `json:"entries"`
 	Max     int `json:"max"`
 }
+
+// TrackStatus is one thing that the groups need.
+type TrackStatus struct {
+	Name     string    `json:"name"`
+	Check    string    `json:"check"` // "ping 203.0.113.254"
+	State    string    `json:"state"` // PENDING, UP or DOWN
+	Since    time.Time `json:"since"`
+	Demote   int       `json:"demote"` // what it demotes by now
+	Groups   []string  `json:"groups"`
+	Error    string    `json:"error"`  // of the last check, empty if it succeeded
+	RTTMS    float64   `json:"rtt_ms"` // of the last check, 0 without an answer over the network
+	Checks   uint64    `json:"checks"`
+	Failures uint64    `json:"failures"`
+}
+
+// HooksStatus is what becomes of changes of state that are told to programs.
+type HooksStatus struct {
+	Queued  int          `json:"queued"`  // changes that wait
+	Dropped uint64       `json:"dropped"` // changes that were never told
+	Hooks   []HookStatus `json:"hooks"`   // in their order
+}
+
+// HookStatus is one program.
+type HookStatus struct {
+	Name     string     `json:"name"`
+	Command  []string   `json:"command"`
+	Runs     uint64     `json:"runs"`
+	Failures uint64     `json:"failures"` // among runs
+	Running  *time.Time `json:"running,omitempty"`
+	Last     *HookRun   `json:"last,omitempty"`
+}
+
+// HookRun is one run that has ended.
+type HookRun struct {
+	Group  string    `json:"group"`
+	To     string    `json:"to"`
+	At     time.Time `json:"at"`
+	TookMS float64   `json:"took_ms"`
+	Error  string    `json:"error"` // empty: acknowledged
+}
+
+// Demotion is one that an operator asked for.
+type Demotion struct {
+	ID     int        `json:"id"`
+	Group  string     `json:"group,omitempty"` // empty: all
+	By     int        `json:"by"`
+	Reason string     `json:"reason,omitempty"`
+	User   string     `json:"user,omitempty"`
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until,omitempty"` // absent: until it is taken back
+}
+
+// Owner is its name among the demotions of a group.
+func (d Demotion) Owner() string { return "operator " + strconv.Itoa(d.ID) }
