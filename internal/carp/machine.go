@@ -27,6 +27,11 @@ type Config struct {
 	AdvSkew uint8 // 1/256 seconds, at most 254
 	Preempt bool  // replace a slower master
 
+	// SendErrDemotion is how much worse three failed sends in a row make us:
+	// net.inet.carp.senderr_demotion_factor. 0 is FreeBSD's 240, less than 0
+	// not at all.
+	SendErrDemotion int
+
 	// Counter was used last. Adverts carry higher ones, so it must not have
 	// been lower before a restart: nanoseconds of the wall clock will do.
 	Counter uint64

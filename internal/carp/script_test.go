@@ -103,7 +103,7 @@ func scriptConfig(t *testing.T, words []string) Config {
 	_, preempt := a["preempt"]
 	return Config{
 		VHID: 1, AdvBase: uint8(a.num(t, "advbase")), AdvSkew: uint8(a.num(t, "advskew")),
-		Preempt: preempt, Term: a.num(t, "term"),
+		Preempt: preempt, Term: a.num(t, "term"), SendErrDemotion: int(a.num(t, "senderr")),
 	}
 }
 
