@@ -35,6 +35,13 @@ type Config struct {
 	// it is the only one.
 	Source4, Source6 func() netip.Addr
 
+	// To4 and To6 return where adverts go now: another multicast group, or one
+	// peer. They must not block. nil: to CARP's own group.
+	To4, To6 func() Destination
+
+	// TOS is the type of service, or traffic class, of adverts.
+	TOS uint8
+
 	// Router is the R flag of neighbour advertisements: this node forwards IPv6.
 	Router bool
 
@@ -98,6 +105,8 @@ type Group struct {
 	machine *carp.Machine
 	count   counts
 	masters []MasterSeen
+
+	families families
 }
 
 // New returns a Group. It does nothing until Run.
