@@ -31,7 +31,7 @@ func (r *reader) groups(c *Config, e entry, skew *uint8) {
 }
 
 func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) Group {
-	g := Group{Name: e.key.text, AdvBase: 1, Mode: Local, HMAC: HMACAuto, Preempt: c.Preempt}
+	g := Group{Name: e.key.text, AdvBase: 1, Mode: Local, HMAC: HMACAuto, Preempt: c.Preempt, DSCP: c.DSCP}
 	if e.value.kind == scalar {
 		r.failf(e.key, "write it as a mapping: "+g.Name+": {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}",
 			"group %q is a BSD line, which is not supported by this version", g.Name)
@@ -87,6 +87,7 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	if k, ok := keys["preempt"]; ok {
 		g.Preempt = r.truth(k)
 	}
+	r.destination(c, &g, keys)
 	r.password(&g, e, keys)
 	return g
 }

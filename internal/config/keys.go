@@ -19,21 +19,24 @@ type section struct {
 var (
 	root = &section{
 		name: "at the top level",
-		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log"},
-		later: []string{"track", "hooks", "accelerate", "defer", "dscp", "detect", "split", "auth", "trailer",
+		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "dscp",
+			"senderr_demotion_factor", "ifdown_demotion_factor", "xdp", "metrics", "log"},
+		later: []string{"track", "hooks", "accelerate", "defer", "detect", "split", "auth", "trailer",
 			"preempt_delay", "startup_delay"},
 	}
 	groupSection = &section{
 		name: "in a group",
-		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt"},
-		later: []string{"balance", "carpnodes", "carppeer", "detect", "split", "auth", "trailer", "accelerate", "defer",
-			"dscp", "hooks", "track", "preempt_delay", "startup_delay"},
+		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
+			"carppeer", "mcast", "mcast6", "dscp", "lladdr"},
+		later: []string{"balance", "carpnodes", "detect", "split", "auth", "trailer", "accelerate", "defer",
+			"hooks", "track", "preempt_delay", "startup_delay"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",
 			"virtual_router_id": "vhid", "vrid": "vhid", "id": "vhid",
 			"virtual_ipaddress": "addresses", "ip": "addresses", "vip": "addresses", "vips": "addresses",
 			"password": "pass", "passwd": "pass", "auth_pass": "pass", "passfile": "pass_file",
 			"advert_int": "advbase", "interval": "advbase", "priority": "advskew",
+			"peer": "carppeer", "peer6": "carppeer", "unicast_peer": "carppeer",
 		},
 	}
 	syncSection = &section{

@@ -87,7 +87,10 @@ func readText(path string) ([]byte, uint32, error) {
 
 // read makes a Config of the text. It opens no files.
 func (r *reader) read() *Config {
-	c := &Config{Path: r.path, XDP: XDPAuto, Log: Log{Level: "info"}, problem: r.source.at}
+	c := &Config{
+		Path: r.path, DSCP: defaultDSCP, SendErr: defaultFactor, IfDown: defaultFactor,
+		XDP: XDPAuto, Log: Log{Level: "info"}, problem: r.source.at,
+	}
 	top, err := parse([]byte(r.text))
 	var se *syntax
 	switch {
@@ -116,6 +119,7 @@ func (r *reader) read() *Config {
 	if k, ok := keys["preempt"]; ok {
 		c.Preempt = r.truth(k)
 	}
+	r.carp(c, keys)
 	var skew *uint8
 	if k, ok := keys["advskew"]; ok {
 		n := r.skews(k, c.Node)
