@@ -75,6 +75,9 @@ func render(s *daemon.Status, now time.Time) string {
 		fmt.Fprintf(&b, "  lease       %.4g s left, term %d\n", g.LeaseMS/1e3, g.Term)
 		fmt.Fprintf(&b, "  demotion    %d%s\n", g.Demotion, byOwner(g.Demotions))
 		fmt.Fprintf(&b, "  adverts     %d sent, %d received, %d send errors; masters heard: %s\n", g.Sent, g.Received, g.SendErrors, orNone(g.MastersSeen))
+		if g.SilentFamily != "" {
+			fmt.Fprintf(&b, "  ALARM       no %s adverts from that master: look at multicast snooping and filters on the way\n", g.SilentFamily)
+		}
 		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))
 	}
 	if len(s.Sync) > 0 {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"maps"
 	"net"
 	"net/netip"
@@ -25,7 +26,9 @@ type member struct {
 	cfg      *config.Group
 	dev      *carpdev
 	group    *group.Group
+	conn     net.PacketConn
 	siblings []*member    // of the same bundle, without this one
+	ifDown   int          // how much a carpdev that is down demotes them
 	alive    atomic.Int64 // when the election loop last gave a sign of life, ns since boot
 }
 
@@ -39,7 +42,7 @@ func (m *member) stamp(now time.Time) {
 // newMember prepares the group on its carpdev. What the dataplane still holds
 // of an earlier run (a crash, an upgrade) is adopted.
 func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
-	m := &member{cfg: g, dev: dev}
+	m := &member{cfg: g, dev: dev, ifDown: d.cfg.IfDown}
 	addrs := make([]netip.Addr, len(g.Addresses))
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
@@ -55,7 +58,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	if err := dev.port.SetGroup(g.VHID, addrs); err != nil {
 		return nil, err
 	}
-	conn, err := group.Listen(dev.name, g.VHID)
+	conn, err := dev.conn(g)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +69,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	d.joined = append(d.joined, joined)
 	adopt := dev.port.Role(g.VHID) // the group takes it if it is MASTER and its lease holds
 	adopted := adopt.State == carp.Master && group.BootClock().Before(adopt.Until)
+	m.conn = conn
 	m.group = group.New(group.Config{
 		Name:    g.Name,
 		Carpdev: dev.name,
@@ -74,14 +78,20 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 			AdvBase: g.AdvBase,
 			AdvSkew: g.AdvSkew,
 			Preempt: g.Preempt,
+
+			SendErrDemotion: cmp.Or(d.cfg.SendErr, -1),
+
 			Counter: uint64(time.Now().UnixNano()),
 		},
-		Key:          carp.NewKey(password, g.VHID, addrs, variant),
+		Key:          carp.NewKey(password, g.VHID, addrs, variant, g.LLAddr...),
 		Addrs:        g.Addresses,
 		Conn:         conn,
 		HardwareAddr: dev.port.HardwareAddr(),
 		Source4:      dev.source4.Load,
 		Source6:      dev.source6.Load,
+		To4:          d.unicast.destination(dev.ifindex, g.Peer4, g.Mcast4),
+		To6:          d.unicast.destination(dev.ifindex, g.Peer6, g.Mcast6),
+		TOS:          tos(g),
 		Dataplane:    dev.port,
 		Router:       forwards6(dev.name),
 		BeforeMaster: func() { d.beforeMaster(g.Name) },
@@ -113,12 +123,8 @@ func forwards6(dev string) bool {
 	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 
-// The owners of demotion that the daemon itself speaks for.
-const (
-	ownerSync = "sync"
-
-	linkFactor = 240 // net.inet.carp.ifdown_demotion_factor
-)
+// ownerSync is an owner of demotion that the daemon itself speaks for.
+const ownerSync = "sync"
 
 // link tells the group of its own link, and its siblings that the bundle is not
 // whole here: they move, so that both sides of a flow stay on one node.
@@ -132,7 +138,7 @@ func (m *member) link(up bool) {
 func (m *member) demoteSiblings(owner string, on bool) {
 	n := 0
 	if on {
-		n = linkFactor
+		n = m.ifDown
 	}
 	for _, s := range m.siblings {
 		s.group.Demote(owner, n)
@@ -250,6 +256,9 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Sent:         s.Sent,
 		Received:     s.Received,
 		SendErrors:   s.SendErrs,
+		Masters:      []MasterStatus{},
+		SilentFamily: s.SilentFamily,
+		SilentAlarms: s.SilentAlarms,
 	}
 	if role.State != carp.Master && role.State != carp.Drain {
 		g.LeaseMS = 0
@@ -259,8 +268,27 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 	}
 	for _, a := range s.Masters {
 		g.MastersSeen = append(g.MastersSeen, a.Addr.String())
+		seen := MasterStatus{
+			Address: a.Addr.String(), AdvBase: a.AdvBase, AdvSkew: a.AdvSkew, Demotion: a.Demotion,
+			AgoMS: float64(now.Sub(a.At)) / 1e6,
+		}
+		if a.Addr6.IsValid() {
+			seen.Address6 = a.Addr6.String()
+		}
+		g.Masters = append(g.Masters, seen)
+	}
+	if n := m.lost(); n > 0 {
+		g.Drops["overrun"] = n
 	}
 	return g
+}
+
+// lost returns how many frames found the group's queue full.
+func (m *member) lost() uint64 {
+	if l, ok := m.conn.(interface{ Lost() uint64 }); ok {
+		return l.Lost()
+	}
+	return 0
 }
 
 // droppedEarly are the dataplane's reasons to drop an advert. What XDP dropped the
