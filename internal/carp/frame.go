@@ -37,6 +37,9 @@ type Received struct {
 	Advert
 	MAC  MAC        // Ethernet source
 	From netip.Addr // IP source
+
+	// Payload is what follows the IP header; it shares the memory of the frame.
+	Payload []byte
 }
 
 // AppendFrame appends the frame of an advert from the address from to CARP's own
@@ -100,6 +103,7 @@ func ParseFrame(b []byte) (r Received, why Drop) {
 	if why != Accepted {
 		return r, why
 	}
+	r.Payload = b
 	if len(b) < AdvertLen {
 		return r, DropLength
 	}

@@ -21,6 +21,8 @@ type MasterSeen struct {
 	Demotion         uint8
 	At               time.Time // of its last advert
 
+	Node uint64 // its id, if it has a trailer, else 0
+
 	counter uint64 // of that advert
 }
 
@@ -28,37 +30,40 @@ func (s *MasterSeen) gone(now time.Time) bool {
 	return now.Sub(s.At) > 3*carp.Interval(s.AdvBase, s.AdvSkew)
 }
 
-// sameSender reports whether an advert of the other family is the second one of a
-// pair. Nothing in it says so; but all count the frames of a pair one after the
-// other (we, FreeBSD and NetBSD) or alike (OpenBSD). Before it has heard anybody
-// FreeBSD counts at random: then it is listed under both addresses.
-func (s *MasterSeen) sameSender(r *carp.Received) bool {
-	const near = 4 // frames
+// sameSender reports whether an advert of the other family comes from the same
+// master. A trailer says so. Without one, all count the frames of a pair one after
+// the other (FreeBSD and NetBSD), by a step (we), or alike (OpenBSD). Before it has
+// heard anybody FreeBSD counts at random: then it is listed under both addresses.
+func (s *MasterSeen) sameSender(r *carp.Heard) bool {
+	if s.Node != 0 || r.Node != 0 {
+		return s.Node == r.Node
+	}
+	const near = carp.FamilyStep
 	d := r.Counter - s.counter
 	return r.From.Is4() != s.Addr.Is4() && !s.Addr6.IsValid() && (d <= near || -d <= near)
 }
 
 // saw remembers the sender of a believed advert; under mu.
-func (g *Group) saw(r *carp.Received, now time.Time) {
+func (g *Group) saw(r *carp.Heard, now time.Time) {
 	m := MasterSeen{
 		Addr: r.From, AdvBase: r.AdvBase, AdvSkew: r.AdvSkew, Demotion: r.Demotion,
-		At: now, counter: r.Counter,
+		At: now, Node: r.Node, counter: r.Counter,
 	}
 	g.masters = slices.DeleteFunc(g.masters, func(s MasterSeen) bool {
 		switch {
 		case s.gone(now):
 			return true
-		case s.Addr == r.From || s.Addr6 == r.From:
+		case s.Node == r.Node && (s.Addr == r.From || s.Addr6 == r.From):
 			m.Addr, m.Addr6 = s.Addr, s.Addr6
 			return true
 		case !s.sameSender(r):
 			return false
-		case r.From.Is4():
+		case r.From.Is4() && s.Addr.Is6():
 			m.Addr6 = s.Addr
-		default:
+		case r.From.Is6() && s.Addr.Is4():
 			m.Addr, m.Addr6 = s.Addr, r.From
 		}
-		return true
+		return true // or the node's address is another one now
 	})
 	if r.Goodbye() || len(g.masters) >= mastersMax {
 		return
@@ -76,7 +81,7 @@ type families struct {
 
 // heard notes an advert; it reports the family that fell silent alone, or that came
 // back.
-func (f *families) heard(r *carp.Received, now time.Time) (silent, back string) {
+func (f *families) heard(r *carp.Heard, now time.Time) (silent, back string) {
 	if r.Goodbye() {
 		f.last4, f.last6 = time.Time{}, time.Time{}
 		return "", ""
@@ -104,7 +109,7 @@ func (f *families) heard(r *carp.Received, now time.Time) (silent, back string) 
 }
 
 // watchFamilies says once when one family of a dual-stack group falls silent.
-func (g *Group) watchFamilies(r *carp.Received, now time.Time) {
+func (g *Group) watchFamilies(r *carp.Heard, now time.Time) {
 	if !g.has4 || !g.has6 {
 		return
 	}

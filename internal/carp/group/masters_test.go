@@ -82,20 +82,27 @@ func TestADualStackMasterIsOneMaster(t *testing.T) {
 	ip := netip.MustParseAddr
 	for _, tt := range []struct {
 		name    string
-		adverts []carp.Received
+		adverts []carp.Heard
 		want    []string
 	}{
-		{"as xcarp and FreeBSD count", []carp.Received{
+		{"as xcarp and FreeBSD count", []carp.Heard{
 			{From: ip("192.0.2.1"), Advert: carp.Advert{AdvBase: 1, Counter: 70}},
 			{From: ip("fe80::1"), Advert: carp.Advert{AdvBase: 1, Counter: 71}}}, []string{"192.0.2.1 fe80::1"}},
-		{"IPv6 first", []carp.Received{
+		{"IPv6 first", []carp.Heard{
 			{From: ip("fe80::1"), Advert: carp.Advert{AdvBase: 1, Counter: 70}},
 			{From: ip("192.0.2.1"), Advert: carp.Advert{AdvBase: 1, Counter: 71}}}, []string{"192.0.2.1 fe80::1"}},
-		{"as OpenBSD does not", []carp.Received{
+		{"as OpenBSD does not", []carp.Heard{
 			{From: ip("192.0.2.1"), Advert: carp.Advert{AdvBase: 1, Counter: 9}},
 			{From: ip("fe80::1"), Advert: carp.Advert{AdvBase: 1, Counter: 9}},
 			{From: ip("192.0.2.1"), Advert: carp.Advert{AdvBase: 1, Counter: 9}}}, []string{"192.0.2.1 fe80::1"}},
-		{"two masters", []carp.Received{
+		{"by its trailer, whatever the counters", []carp.Heard{
+			{From: ip("192.0.2.1"), Node: 5, Advert: carp.Advert{AdvBase: 1, Counter: 1 << 40}},
+			{From: ip("fe80::1"), Node: 5, Advert: carp.Advert{AdvBase: 1, Counter: 9}}}, []string{"192.0.2.1 fe80::1"}},
+		{"two nodes that speak from the shared address", []carp.Heard{
+			{From: ip("192.0.2.100"), Node: 5, Advert: carp.Advert{AdvBase: 1, Counter: 1}},
+			{From: ip("192.0.2.100"), Node: 6, Advert: carp.Advert{AdvBase: 1, Counter: 2}}},
+			[]string{"192.0.2.100 invalid IP", "192.0.2.100 invalid IP"}},
+		{"two masters", []carp.Heard{
 			{From: ip("192.0.2.1"), Advert: carp.Advert{AdvBase: 1, Counter: 1 << 60}},
 			{From: ip("192.0.2.2"), Advert: carp.Advert{AdvBase: 1, Counter: 1 << 20}},
 			{From: ip("fe80::1"), Advert: carp.Advert{AdvBase: 1, Counter: 1<<60 + 1}},
@@ -105,7 +112,7 @@ func TestADualStackMasterIsOneMaster(t *testing.T) {
 		g := New(Config{Machine: carp.Config{VHID: 7, AdvBase: 1}, Addrs: []netip.Prefix{vip4, vip6},
 			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}})
 		for i := range tt.adverts {
-			g.received(&tt.adverts[i], carp.Accepted)
+			g.received(&carp.Verdict{Heard: tt.adverts[i]})
 		}
 		var got []string
 		for _, m := range g.Status().Masters {

@@ -29,6 +29,8 @@ type Status struct {
 	Received uint64            // adverts that were believed
 	Drops    map[string]uint64 // frames that were not, by reason
 
+	Alarms map[string]uint64 // adverts that an operator should know of, by kind
+
 	Masters []MasterSeen // heard within three of their intervals
 
 	// SilentFamily is IPv4 or IPv6 if adverts of the other one alone are heard,
@@ -41,6 +43,7 @@ type Status struct {
 type counts struct {
 	sent, sendErrs uint64
 	received       [carp.Drops]uint64
+	alarms         [carp.Alarms]uint64
 }
 
 // Status returns a snapshot.
@@ -59,6 +62,7 @@ func (g *Group) Status() Status {
 		Sent:       g.count.sent, SendErrs: g.count.sendErrs,
 		Received: g.count.received[carp.Accepted],
 		Drops:    make(map[string]uint64),
+		Alarms:   make(map[string]uint64),
 	}
 	s.Since, s.Reason = m.Since()
 	s.SilentAlarms = g.families.alarms
@@ -68,6 +72,11 @@ func (g *Group) Status() Status {
 	for d, n := range g.count.received {
 		if carp.Drop(d) != carp.Accepted && n > 0 {
 			s.Drops[carp.Drop(d).String()] = n
+		}
+	}
+	for a, n := range g.count.alarms {
+		if carp.Alarm(a) != carp.NoAlarm && n > 0 {
+			s.Alarms[carp.Alarm(a).String()] = n
 		}
 	}
 	for _, seen := range g.masters {
@@ -89,15 +98,15 @@ func (g *Group) sent(ok, failed int) {
 }
 
 // received counts a frame and remembers who sent it.
-func (g *Group) received(r *carp.Received, why carp.Drop) {
+func (g *Group) received(r *carp.Verdict) {
 	now := g.now()
 	g.mu.Lock()
-	g.count.received[why]++
-	if why == carp.Accepted {
-		g.saw(r, now)
+	g.count.received[r.Why]++
+	if r.Why == carp.Accepted {
+		g.saw(&r.Heard, now)
 	}
 	g.mu.Unlock()
-	if why == carp.Accepted {
-		g.watchFamilies(r, now)
+	if r.Why == carp.Accepted {
+		g.watchFamilies(&r.Heard, now)
 	}
 }
