@@ -61,7 +61,7 @@ func OpenCarpdev(ifname string) (*Carpdev, error) {
 		vhids: map[uint8]*ear{}, members: map[netip.Addr]io.Closer{},
 	}
 	go d.listen()
-	if err := ignoreOutgoing(pc); err != nil {
+	if err := tune(pc); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for adverts on %q: %w", ifname, err), d.Close())
 	}
 	for _, g := range []netip.Addr{carp.Group4, carp.Group6} {

@@ -34,16 +34,23 @@ type only struct {
 // Close implements net.PacketConn.
 func (o only) Close() error { return errors.Join(o.PacketConn.Close(), o.dev.Close()) }
 
-// ignoreOutgoing keeps the kernel from copying every frame that leaves the carpdev
-// for a socket that wants none of them.
-func ignoreOutgoing(pc *packet.Conn) error {
+// advertBuffer is room for two adverts of every vhid, which come at once when one
+// master has them all: a frame takes about 1 KiB of it. In bytes.
+const advertBuffer = 4 << 20
+
+// tune keeps the kernel from copying every frame that leaves the carpdev for a
+// socket that wants none of them, and gives it room for a burst.
+func tune(pc *packet.Conn) error {
 	raw, err := pc.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var opt error
 	err = raw.Control(func(fd uintptr) {
-		opt = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+		opt = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, advertBuffer),
+		)
 	})
 	return errors.Join(err, opt)
 }
