@@ -78,6 +78,8 @@ func render(s *daemon.Status, now time.Time) string {
 		if g.SilentFamily != "" {
 			fmt.Fprintf(&b, "  ALARM       no %s adverts from that master: look at multicast snooping and filters on the way\n", g.SilentFamily)
 		}
+		fmt.Fprintf(&b, "  carpdev     %s\n", hearing(&g))
+		fmt.Fprintf(&b, "  auth        %s, trailer %s; alarms: %s\n", g.Auth, onOff(g.Trailer), counts(g.Alarms))
 		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))
 	}
 	if len(s.Sync) > 0 {
@@ -94,6 +96,16 @@ func render(s *daemon.Status, now time.Time) string {
 		fmt.Fprintf(&b, "conntrack: %d of %d entries\n", s.Table.Entries, s.Table.Max)
 	}
 	return b.String()
+}
+
+// hearing says what is heard on the carpdev from anybody at all.
+func hearing(g *daemon.GroupStatus) string {
+	s := map[string]string{"hears": "others are heard", "deaf": "DEAF: neighbours that are asked do not answer",
+		"unknown": "silent, and nobody is known who would answer"}[g.Ears]
+	if g.Split {
+		s += "; SPLIT: the master is silent here and lives by the sync link"
+	}
+	return s
 }
 
 func round(d time.Duration) time.Duration {

@@ -88,6 +88,7 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 		g.Preempt = r.truth(k)
 	}
 	r.destination(c, &g, keys)
+	g.Split = r.split(keys, c.Split)
 	g.Auth, g.Trailer = r.auth(keys, c.Auth), r.trailer(keys, c.Trailer)
 	if g.Auth == AuthEnforce && !g.Trailer {
 		r.failf(e.key, "set trailer: on, or auth: permissive",
@@ -95,6 +96,13 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	}
 	r.password(&g, e, keys)
 	return g
+}
+
+func (r *reader) split(keys map[string]entry, otherwise Split) Split {
+	if k, ok := keys["split"]; ok {
+		return Split(r.word(k, string(SplitHold), string(SplitTakeover)))
+	}
+	return otherwise
 }
 
 // auth reads whose adverts are believed.

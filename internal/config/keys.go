@@ -20,15 +20,15 @@ var (
 	root = &section{
 		name: "at the top level",
 		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "dscp",
-			"senderr_demotion_factor", "ifdown_demotion_factor", "xdp", "metrics", "log", "auth", "trailer"},
-		later: []string{"track", "hooks", "accelerate", "defer", "detect", "split",
+			"senderr_demotion_factor", "ifdown_demotion_factor", "xdp", "metrics", "log", "auth", "trailer", "split"},
+		later: []string{"track", "hooks", "accelerate", "defer", "detect",
 			"preempt_delay", "startup_delay"},
 	}
 	groupSection = &section{
 		name: "in a group",
 		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
-			"carppeer", "mcast", "mcast6", "dscp", "lladdr", "auth", "trailer"},
-		later: []string{"balance", "carpnodes", "detect", "split", "accelerate", "defer",
+			"carppeer", "mcast", "mcast6", "dscp", "lladdr", "auth", "trailer", "split"},
+		later: []string{"balance", "carpnodes", "detect", "accelerate", "defer",
 			"hooks", "track", "preempt_delay", "startup_delay"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",

@@ -120,6 +120,7 @@ func (r *reader) read() *Config {
 		c.Preempt = r.truth(k)
 	}
 	r.carp(c, keys)
+	c.Split = r.split(keys, SplitHold)
 	c.Auth, c.Trailer = r.auth(keys, AuthCompat), r.trailer(keys, r.keyFile != nil)
 	var skew *uint8
 	if k, ok := keys["advskew"]; ok {

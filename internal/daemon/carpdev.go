@@ -20,6 +20,7 @@ type carpdev struct {
 	lock    io.Closer
 	port    *loader.Port
 	adverts *group.Carpdev // opened with the first group
+	ears    *ears
 
 	// What an advert from here carries as its source; not valid where the
 	// interface has no own address of the family.

@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +60,7 @@ type Daemon struct {
 	mu        stdsync.Mutex
 	roles     map[string]sync.GroupRole
 	marksTurn int
+	keyIDs    []string // of the keys in use, the signing one first
 }
 
 // New opens all that the node needs, in the network namespace of the caller,
@@ -74,6 +73,7 @@ func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 		started:  time.Now(),
 		carpdevs: map[int]*carpdev{},
 		roles:    map[string]sync.GroupRole{},
+		keyIDs:   keyIDs(cfg.Keys),
 	}
 	if err := d.open(); err != nil {
 		for _, dev := range d.carpdevs {
@@ -106,6 +106,7 @@ func (d *Daemon) open() error {
 	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
 		return err
 	}
+	d.locks = append(d.locks, d.identity)
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d.Status, d.metrics); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -128,6 +129,11 @@ func (d *Daemon) open() error {
 	for _, dev := range d.carpdevs {
 		if dev.port, err = loader.Open(dev.name, loader.Options{PinDir: d.paths.Pin, Mode: loader.Mode(d.cfg.XDP), Log: d.log}); err != nil {
 			return err
+		}
+	}
+	for _, dev := range d.carpdevs {
+		if dev.ears, err = newEars(dev, d.log, func(e carp.Ears) { d.heard(dev, e) }); err != nil {
+			return fmt.Errorf("listen on carpdev %s: %w", dev.name, err)
 		}
 	}
 	if err := d.openSync(); err != nil {
@@ -200,13 +206,14 @@ func (d *Daemon) openSync() error {
 	for name, a := range s.Peers {
 		peers[name] = netip.AddrPortFrom(a, s.Port)
 	}
-	key, err := hkdf.Key(sha256.New, d.cfg.Key[:], nil, "sync", 32)
+	keys, err := syncKeys(d.cfg.Keys)
 	if err != nil {
-		return fmt.Errorf("derive the key of the sync link: %w", err)
+		return err
 	}
 	d.mirror, err = sync.New(sync.Config{
 		Node:      d.cfg.Node,
-		Key:       [32]byte(key),
+		Key:       keys[0],
+		Keys:      keys[1:],
 		Dev:       s.Dev,
 		Local:     netip.AddrPortFrom(s.Local, s.Port),
 		Peers:     peers,
@@ -268,6 +275,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.mirror != nil {
 		d.sysctls()
 		run(d.mirror.Run)
+	}
+	for _, dev := range d.carpdevs {
+		run(dev.ears.Run)
 	}
 	run(d.liveness)
 	run(d.keepMarks)
@@ -377,6 +387,9 @@ func (d *Daemon) hangup(ctx context.Context) error {
 	for {
 		select {
 		case <-hup:
+			if err := d.reloadKeys(); err != nil {
+				d.log.Error("the keys stay as they are", zap.Error(err))
+			}
 			next, err := config.Load(d.cfg.Path, os.Getenv)
 			switch {
 			case err != nil:

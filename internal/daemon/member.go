@@ -48,14 +48,6 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
 	}
-	password := string(g.Password)
-	if g.FromKey {
-		password = carp.DerivePassword(d.cfg.Key, g.VHID)
-	}
-	variant := carp.OpenBSD
-	if g.HMAC == config.HMACFreeBSD {
-		variant = carp.FreeBSD
-	}
 	if err := dev.port.SetGroup(g.VHID, addrs); err != nil {
 		return nil, err
 	}
@@ -78,11 +70,12 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 			AdvBase: g.AdvBase,
 			AdvSkew: g.AdvSkew,
 			Preempt: g.Preempt,
+			Split:   splits[g.Split],
 
 			SendErrDemotion: cmp.Or(d.cfg.SendErr, -1),
 		},
 		Guard: carp.GuardConfig{
-			Key:  carp.NewKey(password, g.VHID, addrs, variant, g.LLAddr...),
+			Key:  digestKey(d.cfg.Key, g),
 			Auth: auths[g.Auth],
 			Keys: trailerKeys(d.cfg.Keys, g),
 			Send: g.Trailer,
@@ -123,19 +116,12 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	return m, nil
 }
 
+var splits = map[config.Split]carp.Split{config.SplitHold: carp.SplitHold, config.SplitTakeover: carp.SplitTakeover}
+
 var auths = map[config.Auth]carp.Auth{
 	config.AuthCompat:     carp.Compat,
 	config.AuthPermissive: carp.Permissive,
 	config.AuthEnforce:    carp.Enforce,
-}
-
-// trailerKeys derives the group's keys from those of the node.
-func trailerKeys(keys []config.Key, g *config.Group) []*carp.TrailerKey {
-	var all []*carp.TrailerKey
-	for _, k := range keys {
-		all = append(all, carp.NewTrailerKey(k, g.Name, g.VHID))
-	}
-	return all
 }
 
 // forwards6 is the R flag of neighbour advertisements from the interface, which
@@ -218,11 +204,31 @@ func (d *Daemon) shareRoles(t group.Transition) {
 	d.tellRoles()
 }
 
+// heard spreads what this node hears on a carpdev.
+func (d *Daemon) heard(dev *carpdev, e carp.Ears) {
+	for _, m := range d.members {
+		if m.dev == dev {
+			m.group.Ears(e)
+		}
+	}
+	if d.mirror != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.tellRoles()
+	}
+}
+
 // tellRoles gives the roles to the peers. The caller holds mu.
 func (d *Daemon) tellRoles() {
 	all := make([]sync.GroupRole, 0, len(d.roles))
 	owner := false
-	for _, r := range d.roles {
+	for _, m := range d.members {
+		r, ok := d.roles[m.cfg.Name]
+		if !ok {
+			continue
+		}
+		e, targets := m.dev.ears.State()
+		r.Ears, r.Targets = uint8(e), targets
 		owner = owner || carp.State(r.State) == carp.Master
 		all = append(all, r)
 	}
@@ -309,7 +315,8 @@ func (d *Daemon) peerRoles(node string, roles []sync.GroupRole) {
 		for _, m := range d.members {
 			if m.cfg.Name == r.Name {
 				m.marked(d.identity.ID(), r.Marks)
-				m.group.Peer(node, carp.State(r.State), r.Term)
+				m.dev.ears.Told(r.Targets)
+				m.group.Peer(node, carp.Said{State: carp.State(r.State), Term: r.Term, Ears: carp.Ears(r.Ears)})
 			}
 		}
 	}
@@ -336,6 +343,7 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		MastersSeen:  []string{},
 		Drops:        m.drops(s.Drops, packets),
 		Alarms:       s.Alarms,
+		Split:        s.Split,
 		Auth:         string(m.cfg.Auth),
 		Trailer:      m.cfg.Trailer,
 		Packets:      packets,
@@ -354,6 +362,8 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		SilentFamily: s.SilentFamily,
 		SilentAlarms: s.SilentAlarms,
 	}
+	e, _ := m.dev.ears.State()
+	g.Ears = e.String()
 	if role.State != carp.Master && role.State != carp.Drain {
 		g.LeaseMS = 0
 	}

@@ -43,6 +43,15 @@ func (g *Group) alarm(v *carp.Verdict) {
 	}
 }
 
+// partition tells that the master is silent on the carpdev alone, or no longer so.
+func (g *Group) partition(t Transition) {
+	log, text := g.log.Warn, "the master is silent here and lives by the sync link: it stays (split: hold)"
+	if !g.split {
+		log, text = g.log.Info, "the master is no longer silent on the carpdev alone"
+	}
+	log(text, zap.String("group", g.cfg.Name), zap.String("carpdev", g.cfg.Carpdev), zap.Uint8("vhid", t.VHID), zap.Stringer("state", t.To))
+}
+
 // remind tells a node how far we have seen it come. It leaves from our own MAC
 // and our own address, for we may be a backup.
 func (g *Group) remind(seen []byte, is4 bool) {
@@ -107,11 +116,12 @@ func (g *Group) Marks() (self carp.Mark, others map[uint64]carp.Mark) {
 	return g.guard.Self(), g.guard.Marks()
 }
 
-// SetKeys replaces the keys of the trailer; the first one signs.
-func (g *Group) SetKeys(keys []*carp.TrailerKey) {
+// SetKeys replaces the keys of the trailer, of which the first one signs, and that
+// of the CARP digest, unless it is nil.
+func (g *Group) SetKeys(trailer []*carp.TrailerKey, digest *carp.Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.guard.SetKeys(keys)
+	g.guard.SetKeys(trailer, digest)
 }
 
 // shares reports whether an address is a shared one, which a backup must not use.

@@ -31,6 +31,8 @@ type Status struct {
 
 	Alarms map[string]uint64 // adverts that an operator should know of, by kind
 
+	Split bool // a master is silent here and lives by the sync channel
+
 	Masters []MasterSeen // heard within three of their intervals
 
 	// SilentFamily is IPv4 or IPv6 if adverts of the other one alone are heard,
@@ -74,6 +76,7 @@ func (g *Group) Status() Status {
 			s.Drops[carp.Drop(d).String()] = n
 		}
 	}
+	s.Split = m.Split()
 	for a, n := range g.count.alarms {
 		if carp.Alarm(a) != carp.NoAlarm && n > 0 {
 			s.Alarms[carp.Alarm(a).String()] = n
