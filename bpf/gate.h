@@ -207,12 +207,14 @@ static __always_inline int write_na(void *data, void *end, struct finding *f)
 	return 0;
 }
 
-/* Is this frame addressed to this device, under one of its names? */
-static __always_inline int to_us(struct ethhdr *eth)
+/* Is this frame addressed to this device, under one of its names, or to many? An
+ * advert may go to one peer, or to a multicast group of the operator's choice.
+ */
+static __always_inline int for_us(struct ethhdr *eth)
 {
 	struct port *p = this_port();
 
-	return p && (same_mac(eth->h_dest, p->mac) || vmac_vhid(eth->h_dest));
+	return eth->h_dest[0] & 1 || (p && (same_mac(eth->h_dest, p->mac) || vmac_vhid(eth->h_dest)));
 }
 
 static __always_inline int gate_advert(void *at, void *end, __s32 n, __s32 have, __u8 ttl, int fragment,
@@ -232,7 +234,7 @@ static __always_inline int gate_ipv4(struct cursor *c, struct ethhdr *eth, __u32
 
 	if (parse_ipv4(c, &ip) != PROTO_CARP)
 		return NEXT;
-	if (ip->daddr != bpf_htonl(0xe0000012) && !to_us(eth)) /* 224.0.0.18 */
+	if (!for_us(eth))
 		return NEXT;
 	frag = bpf_ntohs(ip->frag_off);
 	if (frag & IP_OFFSET)
@@ -253,9 +255,7 @@ static __always_inline int gate_ipv6(struct cursor *c, struct ethhdr *eth, __u32
 		return gate_nd(c, eth, ip, len, f);
 	if (proto != PROTO_CARP)
 		return NEXT;
-	if ((ip->daddr.in6_u.u6_addr32[0] != bpf_htonl(0xff020000) || ip->daddr.in6_u.u6_addr32[1] ||
-	     ip->daddr.in6_u.u6_addr32[2] || ip->daddr.in6_u.u6_addr32[3] != bpf_htonl(0x12)) &&
-	    !to_us(eth)) /* ff02::12 */
+	if (!for_us(eth))
 		return NEXT;
 	return gate_advert(c->at, c->end, bpf_ntohs(ip->payload_len),
 			   (__s32)(len - sizeof(*eth) - sizeof(*ip)), ip->hop_limit, 0, f);

@@ -78,6 +78,9 @@ func render(s *daemon.Status, now time.Time) string {
 			fmt.Fprintf(&b, "  waits for   %s\n", strings.Join(g.Waits, "; "))
 		}
 		fmt.Fprintf(&b, "  adverts     %d sent, %d received, %d send errors; masters heard: %s\n", g.Sent, g.Received, g.SendErrors, orNone(g.MastersSeen))
+		if g.SilentFamily != "" {
+			fmt.Fprintf(&b, "  ALARM       no %s adverts from that master: look at multicast snooping and filters on the way\n", g.SilentFamily)
+		}
 		fmt.Fprintf(&b, "  carpdev     %s\n", hearing(&g))
 		fmt.Fprintf(&b, "  auth        %s, trailer %s; alarms: %s\n", g.Auth, onOff(g.Trailer), counts(g.Alarms))
 		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))

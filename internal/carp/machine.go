@@ -27,6 +27,11 @@ type Config struct {
 	AdvSkew uint8 // 1/256 seconds, at most 254
 	Preempt bool  // replace a slower master
 
+	// SendErrDemotion is how much worse three failed sends in a row make us:
+	// net.inet.carp.senderr_demotion_factor. 0 is FreeBSD's 240, less than 0
+	// not at all.
+	SendErrDemotion int
+
 	// Counter is above all that were used before a restart. Adverts carry
 	// higher ones.
 	Counter uint64

@@ -29,6 +29,9 @@ type Config struct {
 	Preempt bool    // the default for the groups; net.inet.carp.preempt
 	Groups  []Group // sorted by name, at least one
 	Bundles [][]string
+	DSCP    uint8 // of adverts, 0 to 63; the default for the groups
+	SendErr int   // demotion of a node that cannot send adverts, 0 to 255
+	IfDown  int   // demotion of the rest of a bundle while a carpdev is down, 0 to 255
 	XDP     XDP
 	Metrics Metrics
 	Log     Log
@@ -65,6 +68,12 @@ type Group struct {
 	Mode      Mode
 	HMAC      HMAC
 	Preempt   bool
+	Peer4     netip.Addr // adverts go to this member alone; not valid: to a multicast group
+	Peer6     netip.Addr
+	Mcast4    netip.Addr // the multicast group; not valid: CARP's own
+	Mcast6    netip.Addr
+	DSCP      uint8
+	LLAddr    []byte // six bytes that OpenBSD members have in their digest; empty: none
 	Auth      Auth
 	Trailer   bool // sent; false without a key_file
 	Split     Split

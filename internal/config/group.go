@@ -31,7 +31,7 @@ func (r *reader) groups(c *Config, e entry, skew *uint8) {
 }
 
 func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) Group {
-	g := Group{Name: e.key.text, AdvBase: 1, Mode: Local, HMAC: HMACAuto, Preempt: c.Preempt,
+	g := Group{Name: e.key.text, AdvBase: 1, Mode: Local, HMAC: HMACAuto, Preempt: c.Preempt, DSCP: c.DSCP,
 		StartupDelay: r.startupDelay, PreemptDelay: r.preemptDelay}
 	if e.value.kind == scalar {
 		r.failf(e.key, "write it as a mapping: "+g.Name+": {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24]}",
@@ -89,6 +89,7 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 		g.Preempt = r.truth(k)
 	}
 	r.delays(keys, &g.StartupDelay, &g.PreemptDelay)
+	r.destination(c, &g, keys)
 	g.Split = r.split(keys, c.Split)
 	g.Auth, g.Trailer = r.auth(keys, c.Auth), r.trailer(keys, c.Trailer)
 	if g.Auth == AuthEnforce && !g.Trailer {

@@ -19,21 +19,23 @@ type section struct {
 var (
 	root = &section{
 		name: "at the top level",
-		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log", "auth", "trailer", "split",
+		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "dscp",
+			"senderr_demotion_factor", "ifdown_demotion_factor", "xdp", "metrics", "log", "auth", "trailer", "split",
 			"track", "hooks", "ready", "preempt_delay", "startup_delay"},
-		later: []string{"accelerate", "defer", "dscp", "detect"},
+		later: []string{"accelerate", "defer", "detect"},
 	}
 	groupSection = &section{
 		name: "in a group",
 		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
-			"auth", "trailer", "split", "preempt_delay", "startup_delay"},
-		later: []string{"balance", "carpnodes", "carppeer", "detect", "accelerate", "defer", "dscp"},
+			"carppeer", "mcast", "mcast6", "dscp", "lladdr", "auth", "trailer", "split", "preempt_delay", "startup_delay"},
+		later: []string{"balance", "carpnodes", "detect", "accelerate", "defer"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",
 			"virtual_router_id": "vhid", "vrid": "vhid", "id": "vhid",
 			"virtual_ipaddress": "addresses", "ip": "addresses", "vip": "addresses", "vips": "addresses",
 			"password": "pass", "passwd": "pass", "auth_pass": "pass", "passfile": "pass_file",
 			"advert_int": "advbase", "interval": "advbase", "priority": "advskew",
+			"peer": "carppeer", "peer6": "carppeer", "unicast_peer": "carppeer",
 		},
 	}
 	syncSection = &section{

@@ -88,7 +88,10 @@ func readText(path string) ([]byte, uint32, error) {
 
 // read makes a Config of the text. It opens no files.
 func (r *reader) read() *Config {
-	c := &Config{Path: r.path, XDP: XDPAuto, Log: Log{Level: "info"}, Ready: Ready{Settle: time.Second}, problem: r.source.at}
+	c := &Config{
+		Path: r.path, DSCP: defaultDSCP, SendErr: defaultFactor, IfDown: defaultFactor,
+		XDP: XDPAuto, Log: Log{Level: "info"}, Ready: Ready{Settle: time.Second}, problem: r.source.at,
+	}
 	top, err := parse([]byte(r.text))
 	var se *syntax
 	switch {
@@ -118,6 +121,7 @@ func (r *reader) read() *Config {
 		c.Preempt = r.truth(k)
 	}
 	r.delays(keys, &r.startupDelay, &r.preemptDelay)
+	r.carp(c, keys)
 	c.Split = r.split(keys, SplitHold)
 	c.Auth, c.Trailer = r.auth(keys, AuthCompat), r.trailer(keys, r.keyFile != nil)
 	var skew *uint8

@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 
+	"github.com/xcarp/xcarp/internal/carp/group"
+	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/loader"
 )
 
@@ -16,6 +19,7 @@ type carpdev struct {
 	ifindex int
 	lock    io.Closer
 	port    *loader.Port
+	adverts *group.Carpdev // opened with the first group
 	ears    *ears
 
 	// What an advert from here carries as its source; not valid where the
@@ -26,6 +30,34 @@ type carpdev struct {
 	up    bool
 	known bool // up was set
 	onUp  []func(up bool)
+}
+
+// conn returns what a group on the carpdev hears and says.
+func (d *carpdev) conn(g *config.Group) (net.PacketConn, error) {
+	if d.adverts == nil {
+		a, err := group.OpenCarpdev(d.name)
+		if err != nil {
+			return nil, err
+		}
+		d.adverts = a
+	}
+	for _, to := range []netip.Addr{g.Mcast4, g.Mcast6} {
+		if !to.IsValid() {
+			continue
+		}
+		if err := d.adverts.Join(to); err != nil {
+			return nil, err
+		}
+	}
+	for _, peer := range []netip.Addr{g.Peer4, g.Peer6} {
+		if !peer.IsValid() {
+			continue
+		}
+		if err := d.adverts.Absorb(peer.Is4()); err != nil {
+			return nil, err
+		}
+	}
+	return d.adverts.Conn(g.VHID)
 }
 
 // OnUp calls f with the state of the link now and at each change.

@@ -46,6 +46,7 @@ type Daemon struct {
 	members  []*member
 	facts    *hostFacts
 	changes  *subscription
+	unicast  *unicast
 	keeper   *keeper
 	terms    *terms
 	identity *identity
@@ -151,6 +152,9 @@ func (d *Daemon) open() error {
 		}
 	}
 	if err := d.openSync(); err != nil {
+		return err
+	}
+	if d.unicast, err = newUnicast(d.log, d.shared()); err != nil {
 		return err
 	}
 	if err := d.forget(byName); err != nil {
@@ -279,6 +283,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run(d.terms.Run)
 	run(d.identity.Run)
 	run(d.keeper.Run)
+	run(d.unicast.Run)
 	run(func(ctx context.Context) error { return d.facts.Run(ctx, d.changes) })
 	run(d.start.Run)
 	run(d.tracking.Run)
@@ -425,9 +430,15 @@ func (d *Daemon) hangup(ctx context.Context) error {
 func (d *Daemon) close() error {
 	var errs []error
 	for _, dev := range d.carpdevs {
+		if dev.adverts != nil {
+			errs = append(errs, dev.adverts.Close())
+		}
 		if dev.port != nil {
 			errs = append(errs, dev.port.Close())
 		}
+	}
+	if d.unicast != nil {
+		d.unicast.Close()
 	}
 	if d.table != nil {
 		errs = append(errs, d.table.Close())

@@ -27,7 +27,7 @@ func digestKey(secret config.Key, g *config.Group) *carp.Key {
 	if g.HMAC == config.HMACFreeBSD {
 		variant = carp.FreeBSD
 	}
-	return carp.NewKey(password, g.VHID, addrs, variant)
+	return carp.NewKey(password, g.VHID, addrs, variant, g.LLAddr...)
 }
 
 // trailerKeys derives the group's keys from those of the node.

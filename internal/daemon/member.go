@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net"
@@ -26,7 +27,9 @@ type member struct {
 	cfg      *config.Group
 	dev      *carpdev
 	group    *group.Group
+	conn     net.PacketConn
 	siblings []*member    // of the same bundle, without this one
+	ifDown   int          // how much a carpdev that is down demotes them
 	alive    atomic.Int64 // when the election loop last gave a sign of life, ns since boot
 }
 
@@ -40,7 +43,7 @@ func (m *member) stamp(now time.Time) {
 // newMember prepares the group on its carpdev. What the dataplane still holds
 // of an earlier run (a crash, an upgrade) is adopted.
 func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
-	m := &member{cfg: g, dev: dev}
+	m := &member{cfg: g, dev: dev, ifDown: d.cfg.IfDown}
 	addrs := make([]netip.Addr, len(g.Addresses))
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
@@ -48,7 +51,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	if err := dev.port.SetGroup(g.VHID, addrs); err != nil {
 		return nil, err
 	}
-	conn, err := group.Listen(dev.name, g.VHID)
+	conn, err := dev.conn(g)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +71,8 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 			AdvSkew: g.AdvSkew,
 			Preempt: g.Preempt,
 			Split:   splits[g.Split],
+
+			SendErrDemotion: cmp.Or(d.cfg.SendErr, -1),
 		},
 		Guard: carp.GuardConfig{
 			Key:  digestKey(d.cfg.Key, g),
@@ -80,6 +85,9 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 		HardwareAddr: dev.port.HardwareAddr(),
 		Source4:      dev.source4.Load,
 		Source6:      dev.source6.Load,
+		To4:          d.unicast.destination(dev.ifindex, g.Peer4, g.Mcast4),
+		To6:          d.unicast.destination(dev.ifindex, g.Peer6, g.Mcast6),
+		TOS:          tos(g),
 		Dataplane:    dev.port,
 		Router:       forwards6(dev.name),
 		BeforeMaster: func() { d.beforeMaster(g.Name) },
@@ -124,12 +132,8 @@ func forwards6(dev string) bool {
 	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 
-// The owners of demotion that the daemon itself speaks for.
-const (
-	ownerSync = "sync"
-
-	linkFactor = 240 // net.inet.carp.ifdown_demotion_factor
-)
+// ownerSync is an owner of demotion that the daemon itself speaks for.
+const ownerSync = "sync"
 
 // link tells the group of its own link, and its siblings that the bundle is not
 // whole here: they move, so that both sides of a flow stay on one node.
@@ -143,7 +147,7 @@ func (m *member) link(up bool) {
 func (m *member) demoteSiblings(owner string, on bool) {
 	n := 0
 	if on {
-		n = linkFactor
+		n = m.ifDown
 	}
 	for _, s := range m.siblings {
 		s.group.Demote(owner, n)
@@ -358,6 +362,9 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Sent:         s.Sent,
 		Received:     s.Received,
 		SendErrors:   s.SendErrs,
+		Masters:      []MasterStatus{},
+		SilentFamily: s.SilentFamily,
+		SilentAlarms: s.SilentAlarms,
 	}
 	e, _ := m.dev.ears.State()
 	g.Ears = e.String()
@@ -369,8 +376,27 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 	}
 	for _, a := range s.Masters {
 		g.MastersSeen = append(g.MastersSeen, a.Addr.String())
+		seen := MasterStatus{
+			Address: a.Addr.String(), AdvBase: a.AdvBase, AdvSkew: a.AdvSkew, Demotion: a.Demotion,
+			AgoMS: float64(now.Sub(a.At)) / 1e6,
+		}
+		if a.Addr6.IsValid() {
+			seen.Address6 = a.Addr6.String()
+		}
+		g.Masters = append(g.Masters, seen)
+	}
+	if n := m.lost(); n > 0 {
+		g.Drops["overrun"] = n
 	}
 	return g
+}
+
+// lost returns how many frames found the group's queue full.
+func (m *member) lost() uint64 {
+	if l, ok := m.conn.(interface{ Lost() uint64 }); ok {
+		return l.Lost()
+	}
+	return 0
 }
 
 // droppedEarly are the dataplane's reasons to drop an advert. What XDP dropped the

@@ -53,6 +53,8 @@ var (
 	descDeaf     = groupDesc("deaf", "1 while nobody is heard on the carpdev, and neighbours that are asked do not answer.")
 	descXDP      = groupDesc("xdp_packets_total", "Frames handled by the dataplane, by verdict.", "verdict")
 	descMasters  = groupDesc("masters_seen", "Masters heard within the last three intervals, this node not counted.")
+	descSilent   = groupDesc("family_silent", "1 while adverts of one family alone are heard from a dual-stack master, by the family that is silent.", "family")
+	descSilences = groupDesc("family_silent_total", "How often one family of adverts fell silent alone.")
 
 	descPeerUp   = syncDesc("up", "1 while the session with the peer is up.")
 	descInSync   = syncDesc("in_sync", "1 while the tables are known to be equal but for what is under way.")
@@ -100,6 +102,10 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descLease, g.LeaseMS/1e3, l...)
 		gauge(descTerm, float64(g.Term), l...)
 		gauge(descMasters, float64(len(g.MastersSeen)), l...)
+		for _, family := range []string{"IPv4", "IPv6"} {
+			gauge(descSilent, boolValue(g.SilentFamily == family), with(family)...)
+		}
+		count(descSilences, g.SilentAlarms, l...)
 		count(descSent, g.Sent, l...)
 		count(descSendErr, g.SendErrors, l...)
 		count(descReceived, g.Received, l...)

@@ -95,8 +95,14 @@ func (f *hostFacts) Run(ctx context.Context, s *subscription) error {
 			}
 		case a, open = <-s.addrs:
 			if open {
+				changed := map[int]bool{}
+				for _, u := range waiting(s.addrs, a) {
+					changed[u.LinkIndex] = true
+				}
 				f.reread()
-				f.onAddr(a.LinkIndex)
+				for i := range changed {
+					f.onAddr(i)
+				}
 			}
 		case err := <-s.lost:
 			f.log.Debug("lost netlink messages", zap.Error(err))
@@ -185,7 +191,7 @@ func (f *hostFacts) readLinks() {
 
 // readAddrs reads all addresses of the node and sets the carpdevs' sources.
 func (f *hostFacts) readAddrs() error {
-	all, err := f.handle.AddrList(nil, netlink.FAMILY_ALL)
+	all, err := listAddrs(f.handle, nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list own addresses: %w", err)
 	}

@@ -64,6 +64,20 @@ type GroupStatus struct {
 	Sent         uint64            `json:"adverts_sent"`
 	Received     uint64            `json:"adverts_received"`
 	SendErrors   uint64            `json:"send_errors"`
+
+	Masters      []MasterStatus `json:"masters"`       // those of masters_seen, in full
+	SilentFamily string         `json:"silent_family"` // IPv4 or IPv6 if the other one alone is heard
+	SilentAlarms uint64         `json:"silent_family_alarms"`
+}
+
+// MasterStatus is another master that is heard.
+type MasterStatus struct {
+	Address  string  `json:"address"`
+	Address6 string  `json:"address6,omitempty"` // the other source of a dual-stack master
+	AdvBase  uint8   `json:"advbase"`
+	AdvSkew  uint8   `json:"advskew"` // as advertised, demotion included
+	Demotion uint8   `json:"demotion"`
+	AgoMS    float64 `json:"ago_ms"` // since its last advert
 }
 
 // CarpdevStatus is what the dataplane saw on a carpdev that is no group's:

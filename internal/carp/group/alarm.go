@@ -61,7 +61,8 @@ func (g *Group) remind(seen []byte, is4 bool) {
 	if !from.IsValid() || g.shares(from) {
 		return // the sync channel tells it, too
 	}
-	g.out = carp.AppendFrame(g.out[:0], carp.MAC(g.cfg.HardwareAddr), from, seen)
+	e := g.envelope(carp.MAC(g.cfg.HardwareAddr), from, is4)
+	g.out = e.AppendFrame(g.out[:0], seen)
 	if err := g.write(g.out); err != nil {
 		g.log.Debug("remind", zap.String("group", g.cfg.Name), zap.Error(err))
 	}

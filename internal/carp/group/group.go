@@ -39,6 +39,13 @@ type Config struct {
 	// it is the only one.
 	Source4, Source6 func() netip.Addr
 
+	// To4 and To6 return where adverts go now: another multicast group, or one
+	// peer. They must not block. nil: to CARP's own group.
+	To4, To6 func() Destination
+
+	// TOS is the type of service, or traffic class, of adverts.
+	TOS uint8
+
 	// Router is the R flag of neighbour advertisements: this node forwards IPv6.
 	Router bool
 
@@ -108,6 +115,8 @@ type Group struct {
 	guard   *carp.Guard
 	count   counts
 	masters []MasterSeen
+
+	families families
 }
 
 // New returns a Group. It does nothing until Run.
