@@ -91,7 +91,7 @@ faults: root ## the table of faults: each row's test, its result and its figures
 	@scripts/need $(NEED_TEST)
 	@XCARP_TEST_ROOT=1 $(GO) run ./test/faults
 
-soak: root ## the table of faults with its long rows in full (minutes)
+soak: root ## the table of faults with its long rows in full (an hour and a half)
 	@scripts/need $(NEED_TEST)
 	@XCARP_TEST_ROOT=1 XCARP_TEST_LONG=1 $(GO) run ./test/faults
 

@@ -71,7 +71,7 @@ func table(w io.Writer, run string, verbose bool, packages []string) (bool, erro
 	if len(packages) == 0 {
 		packages = []string{"./..."}
 	}
-	args := append([]string{"test", "-json", "-count=1", "-p", "1", "-timeout", "60m", "-run", run}, packages...)
+	args := append([]string{"test", "-json", "-count=1", "-p", "1", "-timeout", "150m", "-run", run}, packages...)
 	cmd := exec.Command("go", args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
