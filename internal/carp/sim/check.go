@@ -203,7 +203,11 @@ func (c *checker) after(n *node, p *pending) {
 	is, was := to == carp.Master, p.from == carp.Master
 	if is != was {
 		c.total++
-		if !l.lapsed && c.w.now >= c.met { // a lapse is the end of what went wrong before
+		switch {
+		case l.lapsed && c.due > c.w.now:
+			// The end of what went wrong before: its last sends had failed.
+			c.due = c.w.now + c.w.sc.bound()
+		case !l.lapsed && c.w.now >= c.met:
 			l.moves++
 		}
 		if c.due != 0 && l.moves > c.w.sc.transitions() {

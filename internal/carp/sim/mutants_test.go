@@ -33,8 +33,8 @@ var mutants = []mutant{
 	{"a lease from after the send", "advertise.go", "if until := at.Add(m.leaseTime());", "if until := now.Add(m.leaseTime());", []string{RuleLease}},
 	{"a lease from a send that failed", "advertise.go", "if err != nil {\n\t\tm.sendErrs++", "if err != nil && false {\n\t\tm.sendErrs++", []string{RuleLease}},
 	{"no term in adverts", "receive.go", "case ordered && h.Term > m.term:", "case false:", []string{RuleBetter}},
-	{"no term of peers", "machine.go", "s == Master && term > m.term {", "s == Master && term > m.term && false {", []string{RuleBetter}},
-	{"no demotion", "advert.go", "return int(a.Demotion)<<16 | int(a.AdvBase)<<8", "return int(a.AdvBase)<<8", []string{RuleBetter, RuleWorse, RuleBest}},
+	{"no term of peers", "witness.go", "s.State == Master && s.Term > m.term {", "s.State == Master && s.Term > m.term && false {", []string{RuleBetter}},
+	{"no demotion", "advert.go", "return int(a.Demotion)<<16 | int(a.AdvBase)<<8", "return int(a.AdvBase)<<8", []string{RuleBetter, RuleWorse, RuleBest, RuleFlap}},
 	{"no demotion without preempt", "receive.go", "case me.Demotion < h.Demotion:", "case false:", []string{RuleBest}},
 	{"no preemption", "receive.go", "case m.cfg.Preempt && me.rank() < h.rank():", "case false:", []string{RuleBest}},
 }
