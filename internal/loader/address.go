@@ -66,7 +66,7 @@ func (p *Port) DeleteGroup(vhid uint8) error {
 	p.roles.Unlock()
 	p.maps.stamp(vhid).Store(0)
 	p.maps.flags(vhid).Store(0)
-	if err := errors.Join(p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {
+	if err := errors.Join(p.maps.removeShield(vhid), p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {
 		return fmt.Errorf("delete group %d on %s: %w", vhid, p.name, err)
 	}
 	return nil

@@ -57,7 +57,9 @@ func newRig(tb testing.TB) *rig {
 		load func() (*ebpf.CollectionSpec, error)
 	}{
 		{xdpProgCarpXdp, loadXdp}, {xdpProgCarpXdpFrags, loadXdp},
-		{ingressProgCarpIngress, loadIngress}, {egressProgCarpEgress, loadEgress},
+		{xdpProgCarpXdpLight, loadXdp}, {xdpProgCarpXdpLightFrags, loadXdp},
+		{ingressProgCarpIngress, loadIngress}, {ingressProgCarpIngressLight, loadIngress},
+		{egressProgCarpEgress, loadEgress},
 	} {
 		spec, err := one.load()
 		if err != nil {
