@@ -175,6 +175,7 @@ struct known {
 struct bucket {
 	__u64 signed_; /* with a right trailer */
 	__u64 stranger;
+	__u64 old; /* signed, and of an epoch that is over */
 	__u64 peer[SHIELD_PEERS];
 };
 

@@ -12,6 +12,7 @@ struct scratch {
 	__u64 busy;
 	__u32 w[16]; /* the block, as words */
 	__u32 h[8];  /* the state */
+	__u32 v[8];  /* and what becomes of it */
 	__u8 block[128];
 	struct sample sample; /* the advert in question */
 };
@@ -97,23 +98,18 @@ __noinline int sha256(void)
 		0xc67178f2,
 	};
 	struct scratch *s = this_scratch();
-	volatile __u32 *w; /* as above */
-	__u32 a, b, c, d, e, f, g, h;
+	volatile __u32 *w, *v; /* a to h; the names move on, not the values */
 
 	if (!s)
 		return -1;
 	w = s->w;
-	a = s->h[0];
-	b = s->h[1];
-	c = s->h[2];
-	d = s->h[3];
-	e = s->h[4];
-	f = s->h[5];
-	g = s->h[6];
-	h = s->h[7];
+	v = s->v;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		v[i] = s->h[i];
 #pragma unroll
 	for (int t = 0; t < 64; t++) {
-		__u32 x = w[t & 15], y;
+		__u32 x = w[t & 15], y, z;
 
 		if (t >= 16) {
 			y = w[(t + 1) & 15];
@@ -123,25 +119,19 @@ __noinline int sha256(void)
 			x += w[(t + 9) & 15];
 			w[t & 15] = x;
 		}
-		x += h + k[t] + (rol(e, 26) ^ rol(e, 21) ^ rol(e, 7)) + (g ^ (e & (f ^ g)));
-		y = (rol(a, 30) ^ rol(a, 19) ^ rol(a, 10)) + ((a & b) | (c & (a | b)));
-		h = g;
-		g = f;
-		f = e;
-		e = d + x;
-		d = c;
-		c = b;
-		b = a;
-		a = x + y;
+		y = v[(4 - t) & 7]; /* e */
+		z = v[(6 - t) & 7]; /* g */
+		x += v[(7 - t) & 7] + k[t] + (rol(y, 26) ^ rol(y, 21) ^ rol(y, 7)) +
+		     (z ^ (y & (v[(5 - t) & 7] ^ z)));
+		v[(3 - t) & 7] += x;
+		y = v[-t & 7];	    /* a */
+		z = v[(1 - t) & 7]; /* b */
+		v[(7 - t) & 7] =
+			x + (rol(y, 30) ^ rol(y, 19) ^ rol(y, 10)) + ((y & z) | (v[(2 - t) & 7] & (y | z)));
 	}
-	s->h[0] += a;
-	s->h[1] += b;
-	s->h[2] += c;
-	s->h[3] += d;
-	s->h[4] += e;
-	s->h[5] += f;
-	s->h[6] += g;
-	s->h[7] += h;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		s->h[i] += v[i];
 	return 0;
 }
 

@@ -20,8 +20,15 @@ enum trailer { NO_TRAILER, TRAILER_BAD, TRAILER_GOOD };
 /* What is known of an advert's origin. */
 enum proof { UNPROVEN, BY_NOTHING, BY_DIGEST, BY_TRAILER };
 
-#define SAMPLE_EVERY  1000000000ULL /* ns, per vhid and reason */
-#define STRIPPED_SPAN (1ULL << 32)
+#define SAMPLE_EVERY 1000000000ULL /* ns, per vhid and reason */
+
+/* Of a counter: the bits that all of a node's have in common, and how far behind
+ * its newest one is still one of its own. As tag and counterWindow of carp in Go.
+ */
+#define COUNTER_TAG    0xfffeULL
+#define COUNTER_WINDOW (1ULL << 56)
+
+#define REMIND_EVERY 1000000000ULL /* ns, between adverts of an epoch that is over */
 
 /* Hashes that are not preallocated: a reader keeps what it has found, whole,
  * while user space puts something else in its place.
@@ -178,8 +185,12 @@ static __always_inline __u64 be64(const __u8 *p)
 	return (__u64)bpf_ntohl(*(const __u32 *)p) << 32 | bpf_ntohl(*(const __u32 *)(p + 4));
 }
 
-/* Is the advert, which names its node, one that we have seen, or sent? */
-static __always_inline enum reason seen(const struct known *known, const __u8 *advert)
+/* Is the advert, which names its node, one that we have seen, or sent? One of an
+ * epoch before passes now and then: its node may have lost its storage, and user
+ * space will tell it.
+ */
+static __always_inline enum reason seen(const struct known *known, const __u8 *advert, struct bucket *b,
+					__u64 now)
 {
 	__u64 node = be64(advert + HEADER_LEN + 4), epoch = be64(advert + HEADER_LEN + 12);
 	__u64 counter = be64(advert + 8);
@@ -193,23 +204,30 @@ static __always_inline enum reason seen(const struct known *known, const __u8 *a
 			continue;
 		if (epoch > m->epoch || (epoch == m->epoch && counter > m->counter))
 			return R_ADVERT;
-		return m->own ? R_LOOP : R_REPLAY;
+		if (m->own)
+			return R_LOOP;
+		if (epoch < m->epoch && within(&b->old, now, REMIND_EVERY, 0))
+			return R_ADVERT;
+		return R_REPLAY;
 	}
 	return R_ADVERT;
 }
 
 /* Is the advert, whose trailer is gone or broken, one of a node of ours once? */
-static __always_inline enum reason stripped(const struct known *known, const __u8 *advert)
+static __always_inline int stripped(const struct known *known, const __u8 *advert)
 {
 	__u64 counter = be64(advert + 8);
 
 	for (int i = 0; i < SHIELD_NODES; i++) {
+		const struct mark *m = &known->node[i];
+
 		if (i >= known->nodes)
 			break;
-		if (known->node[i].counter - counter < STRIPPED_SPAN)
-			return R_REPLAY;
+		if (m->counter && !((counter ^ m->node) & COUNTER_TAG) &&
+		    m->counter - counter < COUNTER_WINDOW)
+			return 1;
 	}
-	return R_ADVERT;
+	return 0;
 }
 
 /* The bucket of a source: those that have been believed have one each. */
@@ -249,22 +267,22 @@ __noinline int judge(__u32 vhid, __u32 by)
 	struct known *known = bpf_map_lookup_elem(&knowns, &vhid);
 	struct bucket *b = bpf_map_lookup_elem(&buckets, &vhid);
 	enum reason why = R_ADVERT;
-	__u64 *due;
+	__u64 now = bpf_ktime_get_ns(), *due;
 
 	if (!s || !k || !b)
 		return R_ADVERT;
 	if (by == BY_NOTHING)
 		return R_BADAUTH;
 	if (known && (by == BY_TRAILER || (by == UNPROVEN && trailer_form(s, k))))
-		why = seen(known, s->sample.data);
-	else if (known)
-		why = stripped(known, s->sample.data);
+		why = seen(known, s->sample.data, b, now);
+	else if (known && by == BY_DIGEST && stripped(known, s->sample.data))
+		why = R_REPLAY;
+	else if (by == BY_DIGEST && k->flags & SHIELD_ENFORCE)
+		why = R_BADTRAILER;
 	if (why != R_ADVERT)
 		return why;
-	if (by == BY_DIGEST && k->flags & SHIELD_ENFORCE)
-		return R_BADTRAILER;
 	due = by == BY_TRAILER ? &b->signed_ : bucket_of(b, known, &s->sample.from);
-	return within(due, bpf_ktime_get_ns(), k->every, k->burst) ? R_ADVERT : R_RATELIMIT;
+	return within(due, now, k->every, k->burst) ? R_ADVERT : R_RATELIMIT;
 }
 
 /* Shows user space the advert in the scratch, once a second. */
@@ -330,12 +348,18 @@ static __always_inline enum reason shield(enum shielding shielding, enum reason 
 		return why;
 	s->busy = 1;
 	if (!note(s, at, end, n, ttl, eth, from)) {
-		if (why == R_ADVERT)
-			why = judge(vhid, shielding == VERIFY ? proof(vhid) : UNPROVEN);
-		else if (why == R_ADVERT_VERSION)
-			vhid = s->sample.data[1]; /* VRRP has its number there, too */
-		if (why != R_ADVERT)
-			take_sample(vhid, why);
+		enum reason seen = why; /* what is sampled */
+
+		if (why == R_ADVERT) {
+			why = seen = judge(vhid, shielding == VERIFY ? proof(vhid) : UNPROVEN);
+		} else if (why == R_ADVERT_VERSION) {
+			/* VRRP has its number in the same place. */
+			vhid = s->sample.data[1];
+			if (judge(vhid, UNPROVEN) == R_RATELIMIT)
+				why = R_RATELIMIT;
+		}
+		if (seen != R_ADVERT)
+			take_sample(vhid, seen);
 	}
 	s->busy = 0;
 	return why;

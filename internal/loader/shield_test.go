@@ -60,7 +60,7 @@ func (r *rig) setShield(tb testing.TB, s Shield) {
 // refill forgets what has passed.
 func (r *rig) refill(tb testing.TB) {
 	tb.Helper()
-	if err := r.port.maps.byName[xdpMapBuckets].Put(uint32(testVHID), make([]byte, 8*(2+4))); err != nil {
+	if err := r.port.maps.byName[xdpMapBuckets].Put(uint32(testVHID), make([]byte, 8*(3+4))); err != nil {
 		tb.Fatal(err)
 	}
 }

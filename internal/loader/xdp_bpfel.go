@@ -17,6 +17,7 @@ type xdpBucket struct {
 	_        structs.HostLayout
 	Signed   uint64
 	Stranger uint64
+	Old      uint64
 	Peer     [4]uint64
 }
 
@@ -146,6 +147,7 @@ type xdpScratch struct {
 	Busy   uint64
 	W      [16]uint32
 	H      [8]uint32
+	V      [8]uint32
 	Block  [128]uint8
 	Sample xdpSample
 }
