@@ -7,6 +7,10 @@ import (
 	"time"
 )
 
+// counterStep is from one advert to the next. What lies between is left to the
+// tag, and to peers that count on from ours.
+const counterStep = 2 * FamilyStep
+
 // sendErrOwner owns the demotion of a node that cannot send, with FreeBSD's
 // senderr_demotion_factor.
 const (
@@ -76,11 +80,11 @@ func (m *Machine) DemotedBy() map[string]int {
 // each family. None is ever zero, which OpenBSD takes for a loop.
 func (m *Machine) advert() *Advert {
 	a := m.self()
-	if m.counter > math.MaxUint64-2 {
+	if m.counter > math.MaxUint64-2*counterStep {
 		m.counter = 0
 	}
-	a.Counter = m.counter + 1
-	m.counter += 2
+	m.counter += counterStep
+	a.Counter = m.counter&^(counterStep-1) | tag(m.cfg.Node)
 	return &a
 }
 

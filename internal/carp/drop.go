@@ -19,6 +19,9 @@ const (
 	DropVHID         // badvhid: not one of ours
 	DropLoop         // loop: our own advert came back
 	DropAuth         // badauth: password or address list differ
+	DropReplay       // replay: an advert that is not newer than the last one, or somebody's with other values in it
+	DropTrailer      // badtrailer: not signed by our key, where it must be
+	DropPinned       // pinned: a plain peer that claims to be better than it was
 	drops
 )
 
@@ -27,6 +30,7 @@ const Drops = int(drops)
 
 var dropNames = [Drops]string{
 	"accepted", "notcarp", "hdrops", "badttl", "badlen", "badsum", "badver", "badvhid", "loop", "badauth",
+	"replay", "badtrailer", "pinned",
 }
 
 // String returns the name of the reason's counter.

@@ -38,6 +38,9 @@ type Received struct {
 	Advert
 	MAC  MAC        // Ethernet source
 	From netip.Addr // IP source
+
+	// Payload is what follows the IP header; it shares the memory of the frame.
+	Payload []byte
 }
 
 // AppendFrame appends the whole Ethernet frame that carries an advert from the
@@ -113,6 +116,7 @@ func ParseFrame(b []byte) (r Received, why Drop) {
 	if why != Accepted {
 		return r, why
 	}
+	r.Payload = b
 	if len(b) < AdvertLen {
 		return r, DropLength
 	}

@@ -2,9 +2,7 @@ package carp
 
 import (
 	"bytes"
-	"crypto/hkdf"
 	"crypto/sha1"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
@@ -161,9 +159,6 @@ func (h *hmacSHA1) sum(counter uint64) [20]byte {
 //
 //	HKDF-SHA256(secret = key, no salt, info = "carp" followed by the vhid as one byte)
 func DerivePassword(key [32]byte, vhid uint8) string {
-	b, err := hkdf.Key(sha256.New, key[:], nil, "carp"+string([]byte{vhid}), 15)
-	if err != nil {
-		panic(err) // only for more bytes than HKDF can give
-	}
+	b := derive(key, "carp"+string([]byte{vhid}), 15)
 	return base64.RawURLEncoding.EncodeToString(b)[:PassLen]
 }

@@ -27,9 +27,15 @@ type Config struct {
 	AdvSkew uint8 // 1/256 seconds, at most 254
 	Preempt bool  // replace a slower master
 
-	// Counter was used last. Adverts carry higher ones, so it must not have
-	// been lower before a restart: nanoseconds of the wall clock will do.
+	// Counter is above all that were used before a restart. Adverts carry
+	// higher ones.
 	Counter uint64
+
+	// Node is our id: a random number, kept over restarts.
+	Node uint64
+
+	// Trailer says that our adverts have one, and so tell Node and Term.
+	Trailer bool
 
 	// Term is the highest one known so far.
 	Term uint64
@@ -54,7 +60,7 @@ type Effects struct {
 	Role *Role
 
 	// Advert tells the other members; it is not signed yet. If both families
-	// are sent, the second frame carries Counter+1. What became of it comes
+	// are sent, the second frame carries Counter+FamilyStep. What became of it comes
 	// back as Sent. A Goodbye leaves from the NIC's own MAC, all others from
 	// the virtual one.
 	Advert *Advert
@@ -72,6 +78,10 @@ type Heard struct {
 	Advert
 	From netip.Addr // its source
 	Own  netip.Addr // the source of our adverts in that family, for ties
+
+	// Node and Term are the sender's if its trailer was right, else zero.
+	Node uint64
+	Term uint64
 }
 
 // Machine is the election of one vhid on one carpdev. It starts in INIT and
@@ -83,8 +93,9 @@ type Machine struct {
 	reason  string
 	stopped bool
 
-	term uint64 // of our last takeover
-	seen uint64 // the highest anybody told us, term included
+	term     uint64 // of our last takeover
+	seen     uint64 // the highest anybody told us, term included
+	followed uint64 // that of the master whose state we have been mirroring
 
 	counter uint64
 	demoted []demotion
@@ -177,6 +188,7 @@ func (m *Machine) Link(now time.Time, up bool) Effects {
 	switch {
 	case !up && m.state != Init:
 		m.lost = true
+		m.followed = 0 // we shall not know what was missed
 		return m.become(now, Init, "hardware interface down")
 	case up && m.state == Init && !m.stopped:
 		m.forgetSendErrs()
@@ -362,6 +374,7 @@ func (m *Machine) lapse(now time.Time) (Effects, bool) {
 	}
 	e := m.become(now, Backup, "lease ran out")
 	m.humble = m.down
+	m.followed = 0
 	return e, true
 }
 

@@ -8,6 +8,13 @@ func (m *Machine) Receive(now time.Time, h Heard) Effects {
 	if e, lapsed := m.lapse(now); lapsed {
 		return e
 	}
+	m.seen = max(m.seen, h.Term)
+	if m.state == Backup && m.ordered(&h) && h.Term < m.followed {
+		// A master of the past, back from where it heard of no later one: what
+		// we have mirrored is newer than what it knows. It makes way to the
+		// master that we follow, or to us when that one is silent.
+		return Effects{}
+	}
 	m.deaf, m.yield = false, 0 // from here on the adverts tell, and their silence
 	switch m.state {
 	case Backup:
@@ -40,21 +47,36 @@ func (m *Machine) receiveBackup(now time.Time, h *Heard) Effects {
 	}
 	m.listen(now)
 	m.his, m.slow = Interval(h.AdvBase, h.AdvSkew), h.rank()
+	m.followed = max(m.followed, h.Term)
 	return Effects{}
 }
+
+// ordered reports whether the sender and we compare terms and ids: both have a
+// trailer, so both come to the same result.
+func (m *Machine) ordered(h *Heard) bool { return m.cfg.Trailer && h.Node != 0 }
 
 // receiveMaster decides which of two masters stays.
 func (m *Machine) receiveMaster(now time.Time, h *Heard) Effects {
 	me := m.self()
 	mine, his := me.rank(), h.rank()
+	ordered := m.ordered(h)
 	switch {
 	case h.Goodbye():
 		// Its frames may have come after our announcement at some switch.
 		return m.answer(now, false)
+	case ordered && h.Term > m.term:
+		m.followed = h.Term
+		return m.become(now, Drain, "master of a newer term heard")
+	case ordered && h.Term < m.term:
+		return m.claim(now)
 	case his > mine:
 		return m.claim(now)
-	case m.stale(now):
+	case !m.cfg.Trailer && m.stale(now):
 		return m.claim(now)
+	case his == mine && ordered && m.cfg.Node < h.Node:
+		return m.claim(now)
+	case his == mine && ordered:
+		return m.become(now, Drain, "equal advertisement from a lower node id received")
 	case his == mine:
 		return m.receiveEqual(now, h)
 	case h.Demotion < me.Demotion:
@@ -63,7 +85,7 @@ func (m *Machine) receiveMaster(now time.Time, h *Heard) Effects {
 	return m.become(now, Drain, "more frequent advertisement received")
 }
 
-// receiveEqual decides between equals: the lower source address stays,
+// receiveEqual decides between equals without trailers: the lower source address stays,
 // compared in IPv4 where the other one speaks it, so that both sides come to
 // the same result. But the BSDs yield to an equal advert without comparing:
 // the higher address sends one, too, and yields only if that did not help.

@@ -101,7 +101,9 @@ func (a args) addr(t *testing.T, key, otherwise string) netip.Addr {
 func scriptConfig(t *testing.T, words []string) Config {
 	a := scriptArgs(words)
 	_, preempt := a["preempt"]
+	_, trailer := a["trailer"]
 	return Config{
+		Trailer: trailer, Node: a.num(t, "node"),
 		VHID: 1, AdvBase: uint8(a.num(t, "advbase")), AdvSkew: uint8(a.num(t, "advskew")),
 		Preempt: preempt, Term: a.num(t, "term"),
 	}
@@ -139,6 +141,7 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 		h := Heard{From: a.addr(t, "from", "10.0.0.2"), Own: a.addr(t, "own", "10.0.0.1")}
 		h.AdvBase, h.AdvSkew = uint8(a.num(t, "advbase")), uint8(a.num(t, "advskew"))
 		h.Demotion, h.Counter = uint8(a.num(t, "demote")), a.num(t, "counter")
+		h.Node, h.Term = a.num(t, "node"), a.num(t, "term")
 		if words[1] == "goodbye" {
 			h.AdvBase, h.AdvSkew = 255, 255
 		}

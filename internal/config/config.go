@@ -18,8 +18,12 @@ type Config struct {
 	Hash string // of the effective configuration, 16 hex digits, for metrics
 
 	Node    string // our name: `node`, or the host name
-	Key     Key    // the content of key_file, if HasKey
+	Key     Key    // the first one of key_file, if HasKey: it signs and seals
 	HasKey  bool
+	Keys    []Key   // all of key_file, Key included: they are accepted
+	KeyFile string  // its path
+	Auth    Auth    // the default for the groups
+	Trailer bool    // the default for the groups
 	Sync    *Sync   // nil: no state sync
 	Preempt bool    // the default for the groups; net.inet.carp.preempt
 	Groups  []Group // sorted by name, at least one
@@ -57,6 +61,8 @@ type Group struct {
 	Mode      Mode
 	HMAC      HMAC
 	Preempt   bool
+	Auth      Auth
+	Trailer   bool // sent; false without a key_file
 }
 
 // Mode says where a shared address lives.
@@ -76,6 +82,16 @@ const (
 	HMACAuto    HMAC = "auto" // as openbsd; both ways are accepted always
 	HMACFreeBSD HMAC = "freebsd"
 	HMACOpenBSD HMAC = "openbsd"
+)
+
+// Auth says whose adverts are believed; see carp.Auth.
+type Auth string
+
+// The modes of authentication.
+const (
+	AuthCompat     Auth = "compat"     // plain CARP peers are welcome
+	AuthPermissive Auth = "permissive" // they are believed, with an alarm
+	AuthEnforce    Auth = "enforce"    // nothing without our trailer is
 )
 
 // XDP says how the program is attached to a carpdev.
@@ -113,7 +129,7 @@ func (c *Config) Group(name string) *Group {
 // a short password would give it away.
 func (c *Config) hash() string {
 	d := *c
-	d.Path, d.Hash = "", ""
+	d.Path, d.Hash, d.KeyFile, d.Keys = "", "", "", nil // one of them may be on its way in or out
 	b, err := json.Marshal(d)
 	if err != nil {
 		panic(fmt.Sprintf("config: marshal of our own type: %v", err))

@@ -87,8 +87,43 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	if k, ok := keys["preempt"]; ok {
 		g.Preempt = r.truth(k)
 	}
+	g.Auth, g.Trailer = r.auth(keys, c.Auth), r.trailer(keys, c.Trailer)
+	if g.Auth == AuthEnforce && !g.Trailer {
+		r.failf(e.key, "set trailer: on, or auth: permissive",
+			"group %q has auth: enforce and trailer: off: nodes like it would refuse its adverts", g.Name)
+	}
 	r.password(&g, e, keys)
 	return g
+}
+
+// auth reads whose adverts are believed.
+func (r *reader) auth(keys map[string]entry, otherwise Auth) Auth {
+	k, ok := keys["auth"]
+	if !ok {
+		return otherwise
+	}
+	a := Auth(r.word(k, string(AuthCompat), string(AuthPermissive), string(AuthEnforce)))
+	if a != AuthCompat && r.keyFile == nil {
+		r.failf(k.value, "run (umask 077; xcarp keygen > /etc/xcarp/xcarp.key), copy the file to all nodes, and set key_file",
+			"auth: %s needs a key_file", a)
+	}
+	return a
+}
+
+// trailer reads whether adverts have one. YAML 1.1 takes on and off for truth
+// values, so both spellings are right.
+func (r *reader) trailer(keys map[string]entry, otherwise bool) bool {
+	k, ok := keys["trailer"]
+	if !ok {
+		return otherwise
+	}
+	w := r.word(k, "on", "off", "true", "false")
+	on := w == "on" || w == "true"
+	if on && r.keyFile == nil {
+		r.fail(k.value, "trailer: on needs a key_file",
+			"run (umask 077; xcarp keygen > /etc/xcarp/xcarp.key), copy the file to all nodes, and set key_file")
+	}
+	return on
 }
 
 // password says where the group's password comes from.

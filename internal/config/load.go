@@ -116,6 +116,7 @@ func (r *reader) read() *Config {
 	if k, ok := keys["preempt"]; ok {
 		c.Preempt = r.truth(k)
 	}
+	c.Auth, c.Trailer = r.auth(keys, AuthCompat), r.trailer(keys, r.keyFile != nil)
 	var skew *uint8
 	if k, ok := keys["advskew"]; ok {
 		n := r.skews(k, c.Node)
@@ -166,11 +167,11 @@ func (r *reader) readSecrets(c *Config) {
 			continue
 		}
 		if s.group == "" {
-			if c.Key, err = parseKey(b); err != nil {
+			if c.Keys, err = ParseKeys(b); err != nil {
 				r.failf(s.at, "make one: (umask 077; xcarp keygen > "+path+")", "key_file %s %v", path, err)
 				continue
 			}
-			c.HasKey = true
+			c.Key, c.HasKey, c.KeyFile = c.Keys[0], true, path
 			continue
 		}
 		pass := strings.TrimRight(string(b), "\r\n")

@@ -76,7 +76,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Config{
-		Node: "fw-a", HasKey: true, Preempt: true,
+		Node: "fw-a", HasKey: true, Preempt: true, Auth: AuthCompat, Trailer: true,
 		Sync: &Sync{
 			Dev: "eth2", Port: 4112, Hold: 600 * time.Second,
 			Local: netip.MustParseAddr("172.30.0.1"),
@@ -85,11 +85,11 @@ func TestLoad(t *testing.T) {
 		Groups: []Group{{
 			Name: "lan", VHID: 2, Carpdev: "eth1", AdvBase: 0, AdvSkew: 7, Password: Secret("hunter2"),
 			Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("10.0.0.9/24")},
-			Mode:      NextHop, HMAC: HMACOpenBSD,
+			Mode:      NextHop, HMAC: HMACOpenBSD, Auth: AuthCompat, Trailer: true,
 		}, {
 			Name: "wan", VHID: 1, Carpdev: "eth0", AdvBase: 1, AdvSkew: 20, FromKey: true, Preempt: true,
 			Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
-			Mode:      Local, HMAC: HMACAuto,
+			Mode:      Local, HMAC: HMACAuto, Auth: AuthCompat, Trailer: true,
 		}},
 		Bundles: [][]string{{"wan", "lan"}},
 		XDP:     XDPNative, Metrics: Metrics{":9112"}, Log: Log{"debug"},
@@ -97,9 +97,10 @@ func TestLoad(t *testing.T) {
 	for i := range want.Key {
 		want.Key[i] = byte(i)
 	}
+	want.Keys = []Key{want.Key}
 	addr := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	prefix := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
-	diff := cmp.Diff(want, got, addr, prefix, cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "Path", "Hash"))
+	diff := cmp.Diff(want, got, addr, prefix, cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Config{}, "Path", "Hash", "KeyFile"))
 	if diff != "" {
 		t.Errorf("want, got:\n%s", diff)
 	}
@@ -119,7 +120,8 @@ func TestDefaults(t *testing.T) {
 	}
 	g := c.Groups[0]
 	if c.Node != host || c.XDP != XDPAuto || c.Log.Level != "info" || c.Metrics.Listen != "" || c.Sync != nil || c.HasKey ||
-		g.AdvBase != 1 || g.AdvSkew != 0 || g.Preempt || g.FromKey || g.Mode != Local || g.HMAC != HMACAuto {
+		g.AdvBase != 1 || g.AdvSkew != 0 || g.Preempt || g.FromKey || g.Mode != Local || g.HMAC != HMACAuto ||
+		g.Auth != AuthCompat || g.Trailer {
 		t.Errorf("got %+v", c)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/carp"
 )
 
 const redacted = "[redacted]"
@@ -62,21 +64,62 @@ func GenerateKey() string {
 	return base64.StdEncoding.EncodeToString(k[:]) + "\n"
 }
 
-// parseKey reads what GenerateKey wrote. Its errors never quote the text.
-func parseKey(text []byte) (Key, error) {
-	s := strings.TrimSpace(string(text))
-	if s == "" {
-		return Key{}, errors.New("is empty")
+// ParseKeys reads a key_file: one key in base64 per line, as GenerateKey writes
+// it; blank lines and what follows a # do not count. The first key signs and
+// seals, all are accepted, so that a key can be replaced on one node after the
+// other. Errors never quote the text.
+func ParseKeys(text []byte) ([]Key, error) {
+	var keys []Key
+	ids := map[uint8]bool{}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	for i, line := range lines {
+		in := ""
+		if len(lines) > 1 {
+			in = fmt.Sprintf(" in line %d", i+1)
+		}
+		line, _, _ = strings.Cut(line, "#")
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		b, err := base64.StdEncoding.DecodeString(line)
+		if err != nil {
+			return nil, errors.New("does not hold base64" + in)
+		}
+		if len(b) != KeyLen {
+			return nil, fmt.Errorf("holds %d bytes%s, not %d", len(b), in, KeyLen)
+		}
+		k := Key(b)
+		if ids[k.ID()] {
+			return nil, fmt.Errorf("has two keys with the id %02x: remove one, or make another", k.ID())
+		}
+		ids[k.ID()] = true
+		keys = append(keys, k)
 	}
-	b, err := base64.StdEncoding.DecodeString(s)
-	if err != nil {
-		return Key{}, errors.New("does not hold base64")
+	if len(keys) == 0 {
+		return nil, errors.New("is empty")
 	}
-	if len(b) != KeyLen {
-		return Key{}, fmt.Errorf("holds %d bytes, not %d", len(b), KeyLen)
-	}
-	return Key(b), nil
+	return keys, nil
 }
+
+// ReadKeys reads a key_file with the care that Load takes.
+func ReadKeys(path string) ([]Key, error) {
+	b, err := readSecret(path)
+	if err != nil {
+		return nil, fmt.Errorf("key_file %s %w", path, err)
+	}
+	keys, err := ParseKeys(b)
+	if err != nil {
+		return nil, fmt.Errorf("key_file %s %w", path, err)
+	}
+	return keys, nil
+}
+
+// ID returns the number of the key in trailers and in `xcarp key`.
+func (k Key) ID() uint8 { return carp.KeyID(k) }
+
+// Text returns the key as a line of a key_file.
+func (k Key) Text() string { return base64.StdEncoding.EncodeToString(k[:]) }
 
 // maxSecret is more than any key or password needs, in bytes.
 const maxSecret = 4096

@@ -78,10 +78,12 @@ func TestParseKey(t *testing.T) {
 		{"too long", b64(33), "holds 33 bytes, not 32"},
 		{"words", "correct horse battery staple", "does not hold base64"},
 		{"raw bytes", string(make([]byte, 32)), "does not hold base64"},
-		{"two keys", b64(32) + "\n" + b64(32) + "\n", "does not hold base64"},
+		{"two keys", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= # old\n\n# new\nAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", ""},
+		{"the same twice", b64(32) + "\n" + b64(32) + "\n", fmt.Sprintf("has two keys with the id %02x: remove one, or make another", Key{}.ID())},
+		{"a bad second one", GenerateKey() + b64(31), "holds 31 bytes in line 2, not 32"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := parseKey([]byte(c.text))
+			_, err := ParseKeys([]byte(c.text))
 			got := ""
 			if err != nil {
 				got = err.Error()
@@ -140,7 +142,7 @@ func TestRedaction(t *testing.T) {
 			}
 		}
 	}
-	if n := strings.Count(string(j), redacted); n != 3 { // a key and two passwords
+	if n := strings.Count(string(j), redacted); n != 4 { // a key, once more among all keys, and two passwords
 		t.Errorf("%d times %s in %s", n, redacted, j)
 	}
 }

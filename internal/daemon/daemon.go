@@ -31,7 +31,7 @@ import (
 // all of them.
 type Paths struct {
 	Run   string // socket and lock; may go with a reboot
-	State string // terms; must not
+	State string // terms, identity; must not
 	Pin   string // on a BPF file system
 }
 
@@ -50,6 +50,7 @@ type Daemon struct {
 	changes  *subscription
 	keeper   *keeper
 	terms    *terms
+	identity *identity
 	metrics  *metrics
 	control  *control
 	scrape   *scrape // nil without metrics.listen
@@ -57,8 +58,9 @@ type Daemon struct {
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
 
-	mu    stdsync.Mutex
-	roles map[string]sync.GroupRole
+	mu        stdsync.Mutex
+	roles     map[string]sync.GroupRole
+	marksTurn int
 }
 
 // New opens all that the node needs, in the network namespace of the caller,
@@ -98,6 +100,9 @@ func (d *Daemon) open() error {
 		return err
 	}
 	if d.terms, err = openTerms(d.paths.State, d.log); err != nil {
+		return err
+	}
+	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
 		return err
 	}
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
@@ -248,6 +253,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	groups, ctx := errgroup.WithContext(ctx)
 
 	run(d.terms.Run)
+	run(d.identity.Run)
 	run(d.keeper.Run)
 	run(func(ctx context.Context) error { return d.facts.Run(ctx, d.changes) })
 	run(d.control.Run)
@@ -259,6 +265,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		run(d.mirror.Run)
 	}
 	run(d.liveness)
+	run(d.keepMarks)
 	run(d.watchdog)
 	run(d.hangup)
 	for _, m := range d.members {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"maps"
 	"net"
 	"net/netip"
@@ -66,7 +67,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	d.joined = append(d.joined, joined)
 	adopt := dev.port.Role(g.VHID) // the group takes it if it is MASTER and its lease holds
 	adopted := adopt.State == carp.Master && group.BootClock().Before(adopt.Until)
-	m.group = group.New(group.Config{
+	c := group.Config{
 		Name:    g.Name,
 		Carpdev: dev.name,
 		Machine: carp.Config{
@@ -74,9 +75,13 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 			AdvBase: g.AdvBase,
 			AdvSkew: g.AdvSkew,
 			Preempt: g.Preempt,
-			Counter: uint64(time.Now().UnixNano()),
 		},
-		Key:          carp.NewKey(password, g.VHID, addrs, variant),
+		Guard: carp.GuardConfig{
+			Key:  carp.NewKey(password, g.VHID, addrs, variant),
+			Auth: auths[g.Auth],
+			Keys: trailerKeys(d.cfg.Keys, g),
+			Send: g.Trailer,
+		},
 		Addrs:        g.Addresses,
 		Conn:         conn,
 		HardwareAddr: dev.port.HardwareAddr(),
@@ -90,8 +95,12 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 		OnDeaf:       func(deaf bool) { m.demoteSiblings("deaf "+dev.name, deaf) },
 		Adopt:        adopt,
 		Term:         d.terms.Get(g.Name),
+		OnEpoch:      d.identity.Epoch,
 		Log:          d.log,
-	})
+	}
+	d.identity.Machine(&c.Machine)
+	d.identity.Guard(g.Name, &c.Guard)
+	m.group = group.New(c)
 	if adopted {
 		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
 	} else if d.mirror != nil {
@@ -104,6 +113,21 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	d.keeper.Own(g.Name, dev.ifindex, addrs, g.Mode == config.Local, state)
 	dev.OnUp(func(up bool) { m.link(up) })
 	return m, nil
+}
+
+var auths = map[config.Auth]carp.Auth{
+	config.AuthCompat:     carp.Compat,
+	config.AuthPermissive: carp.Permissive,
+	config.AuthEnforce:    carp.Enforce,
+}
+
+// trailerKeys derives the group's keys from those of the node.
+func trailerKeys(keys []config.Key, g *config.Group) []*carp.TrailerKey {
+	var all []*carp.TrailerKey
+	for _, k := range keys {
+		all = append(all, carp.NewTrailerKey(k, g.Name, g.VHID))
+	}
+	return all
 }
 
 // forwards6 is the R flag of neighbour advertisements from the interface, which
@@ -186,7 +210,12 @@ func (d *Daemon) onRole(m *member, t group.Transition) {
 func (d *Daemon) shareRoles(t group.Transition) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.roles[t.Name] = sync.GroupRole{Name: t.Name, State: uint8(t.To), Term: t.Term}
+	d.roles[t.Name] = sync.GroupRole{Name: t.Name, State: uint8(t.To), Term: t.Term, Marks: d.roles[t.Name].Marks}
+	d.tellRoles()
+}
+
+// tellRoles gives the roles to the peers. The caller holds mu.
+func (d *Daemon) tellRoles() {
 	all := make([]sync.GroupRole, 0, len(d.roles))
 	owner := false
 	for _, r := range d.roles {
@@ -197,6 +226,69 @@ func (d *Daemon) shareRoles(t group.Transition) {
 		d.mirror.Own(false)
 	}
 	d.mirror.SetRoles(all)
+}
+
+// marked takes the marks that a peer knows: ours, which we may have forgotten, and
+// those of nodes that we have not heard yet.
+func (m *member) marked(self uint64, marks []sync.Mark) {
+	for _, k := range marks {
+		at := carp.Mark{Epoch: k.Epoch, Counter: k.Counter}
+		if k.Node == self {
+			m.group.Remind(at)
+		} else {
+			m.group.Meet(k.Node, at)
+		}
+	}
+}
+
+// marksEvery is how often the marks go to the disk and to the peers.
+const marksEvery = time.Second
+
+// marksGroups is of how many groups a heartbeat tells the marks: one after the
+// other, or they would not fit into a frame.
+const marksGroups = 8
+
+// keepMarks spreads how far the adverts of all nodes have come.
+func (d *Daemon) keepMarks(ctx context.Context) error {
+	t := time.NewTicker(marksEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			d.spreadMarks()
+			return nil
+		}
+		d.spreadMarks()
+	}
+}
+
+func (d *Daemon) spreadMarks() {
+	id := d.identity.ID()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.marksTurn++
+	turns := (len(d.members) + marksGroups - 1) / marksGroups
+	for i, m := range d.members {
+		self, others := m.group.Marks()
+		d.identity.Seen(m.cfg.Name, others)
+		r, ok := d.roles[m.cfg.Name]
+		if !ok {
+			continue
+		}
+		if r.Marks = nil; i/marksGroups != d.marksTurn%turns {
+			d.roles[m.cfg.Name] = r
+			continue
+		}
+		r.Marks = []sync.Mark{{Node: id, Epoch: self.Epoch, Counter: self.Counter}}
+		for node, at := range others {
+			r.Marks = append(r.Marks, sync.Mark{Node: node, Epoch: at.Epoch, Counter: at.Counter})
+		}
+		d.roles[m.cfg.Name] = r
+	}
+	if d.mirror != nil {
+		d.tellRoles()
+	}
 }
 
 // demoteBySync carries the mirror's demotion to the election.
@@ -212,6 +304,7 @@ func (d *Daemon) peerRoles(node string, roles []sync.GroupRole) {
 	for _, r := range roles {
 		for _, m := range d.members {
 			if m.cfg.Name == r.Name {
+				m.marked(d.identity.ID(), r.Marks)
 				m.group.Peer(node, carp.State(r.State), r.Term)
 			}
 		}
@@ -238,6 +331,9 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Answer:       m.dev.port.Answer(),
 		MastersSeen:  []string{},
 		Drops:        m.drops(s.Drops, packets),
+		Alarms:       s.Alarms,
+		Auth:         string(m.cfg.Auth),
+		Trailer:      m.cfg.Trailer,
 		Packets:      packets,
 		Addresses:    []string{},
 		VMAC:         net.HardwareAddr(vmac[:]).String(),

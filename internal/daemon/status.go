@@ -35,6 +35,9 @@ type GroupStatus struct {
 	Answer       string            `json:"answer"`   // ARP and ND answered by xdp or tc
 	MastersSeen  []string          `json:"masters_seen"`
 	Drops        map[string]uint64 `json:"drops"`   // adverts refused, by reason
+	Alarms       map[string]uint64 `json:"alarms"`  // adverts that an operator should know of, by kind
+	Auth         string            `json:"auth"`    // compat, permissive or enforce
+	Trailer      bool              `json:"trailer"` // our adverts have one
 	Packets      map[string]uint64 `json:"packets"` // all verdicts of the dataplane, by reason
 	Addresses    []string          `json:"addresses"`
 	VMAC         string            `json:"vmac"`

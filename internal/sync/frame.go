@@ -149,7 +149,19 @@ type GroupRole struct {
 	State    uint8 // carp.State
 	Term     uint64
 	Demotion int
+
+	// Marks are how far the adverts of each node have come, as far as the
+	// sender knows; the first one is its own.
+	Marks []Mark
 }
+
+// Mark is a place in the order of a node's adverts: carp.Mark, and whose.
+type Mark struct {
+	Node, Epoch, Counter uint64
+}
+
+// marksMax bounds the marks of one group in a heartbeat.
+const marksMax = 8
 
 // beat is the heartbeat. It repeats what must not get lost, so nothing in it
 // needs an ack of its own.
@@ -191,11 +203,21 @@ func appendBeat(b []byte, h *beat) []byte {
 		b = binary.BigEndian.AppendUint64(b, g.Term)
 		b = binary.BigEndian.AppendUint32(b, uint32(int32(g.Demotion)))
 	}
+	for _, g := range h.roles {
+		marks := g.Marks[:min(len(g.Marks), marksMax)]
+		b = append(b, byte(len(marks)))
+		for _, m := range marks {
+			b = binary.BigEndian.AppendUint64(b, m.Node)
+			b = binary.BigEndian.AppendUint64(b, m.Epoch)
+			b = binary.BigEndian.AppendUint64(b, m.Counter)
+		}
+	}
 	endMessage(b, at)
 	return b
 }
 
-// parseBeat reads a heartbeat. Bytes after the roles are for later versions.
+// parseBeat reads a heartbeat. An earlier version ends it after the roles; bytes
+// after the marks are for later ones.
 func parseBeat(body []byte, h *beat) error {
 	r := reader{b: body}
 	*h = beat{want: r.u32(), serve: r.u32(), phase: bulkPhase(r.u8()), count: r.u32(),
@@ -210,6 +232,17 @@ func parseBeat(body []byte, h *beat) error {
 	}
 	if r.short {
 		return fmt.Errorf("heartbeat of %d bytes: %w", len(body), errFrame)
+	}
+	if len(r.b) == 0 {
+		return nil
+	}
+	for i := range h.roles {
+		for range min(int(r.u8()), marksMax) {
+			h.roles[i].Marks = append(h.roles[i].Marks, Mark{Node: r.u64(), Epoch: r.u64(), Counter: r.u64()})
+		}
+	}
+	if r.short {
+		return fmt.Errorf("marks in a heartbeat of %d bytes: %w", len(body), errFrame)
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/xcarp/xcarp/internal/ct"
 )
 
@@ -207,12 +209,12 @@ func TestRolesArrive(t *testing.T) {
 		a, b := pair(t, n)
 		defer a.stop()
 		defer b.stop()
-		want := []GroupRole{{"wan", 2, 7, 0}, {"lan", 1, 1 << 40, -3}}
+		want := []GroupRole{{"wan", 2, 7, 0, []Mark{{1, 2, 3}, {4, 5, 6}}}, {"lan", 1, 1 << 40, -3, nil}}
 		a.m.SetRoles(want)
 		wait(t, 10*time.Millisecond, "roles", func() bool {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			return slices.Equal(b.roles, want)
+			return cmp.Diff(b.roles, want) == ""
 		})
 	})
 }

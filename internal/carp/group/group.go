@@ -20,8 +20,12 @@ type Config struct {
 	Name    string
 	Carpdev string
 	Machine carp.Config
-	Key     *carp.Key      // used by Run alone
-	Addrs   []netip.Prefix // the shared addresses
+
+	// Guard says which adverts are believed. Its VHID, Node and Forget are
+	// those of the Machine, whose Trailer it decides about.
+	Guard carp.GuardConfig
+
+	Addrs []netip.Prefix // the shared addresses
 
 	// Conn moves whole Ethernet frames; Listen makes the real one. Run closes it.
 	Conn net.PacketConn
@@ -62,6 +66,10 @@ type Config struct {
 	Adopt carp.Role
 	Term  uint64
 
+	// OnEpoch is told when somebody has shown us that our epoch was in use
+	// before, and which one we have now. It must not block. May be nil.
+	OnEpoch func(epoch uint64)
+
 	Now func() time.Time // nil: the boot clock
 	Log *zap.Logger      // nil: none
 }
@@ -87,23 +95,28 @@ type Group struct {
 	vmac      carp.MAC
 	announces [][]byte // whole frames, one per shared address
 	box       mailbox
-	deaf      bool      // as OnDeaf was told; Run's
-	otherBase uint8     // the advbase of a peer that was complained about; Run's
-	mistrust  time.Time // when a refused advert was last complained about; Run's
-	out       []byte    // the frame under construction; Run's
+	deaf      bool                   // as OnDeaf was told; Run's
+	otherBase uint8                  // the advbase of a peer that was complained about; Run's
+	alarmed   [carp.Alarms]time.Time // when each was last complained about; Run's
+	out       []byte                 // the frame under construction; Run's
 
 	// mu guards what Status reads. Run holds it for as long as a verb takes,
 	// and never while it carries out effects.
 	mu      sync.Mutex
 	machine *carp.Machine
+	guard   *carp.Guard
 	count   counts
 	masters []MasterSeen
 }
 
 // New returns a Group. It does nothing until Run.
 func New(c Config) *Group {
+	c.Machine.Trailer = c.Guard.Send && len(c.Guard.Keys) > 0
+	c.Guard.VHID, c.Guard.Node = c.Machine.VHID, c.Machine.Node
+	c.Guard.Forget = 3 * carp.MasterDown(c.Machine.AdvBase, c.Machine.AdvSkew)
 	g := &Group{
 		cfg:     c,
+		guard:   carp.NewGuard(c.Guard),
 		log:     c.Log,
 		now:     c.Now,
 		vmac:    carp.VirtualMAC(c.Machine.VHID),
@@ -215,23 +228,21 @@ func (g *Group) arm(timer *time.Timer) {
 // receive decides whether to believe a frame and gives it to the Machine.
 func (g *Group) receive(b []byte) {
 	r, why := carp.ParseFrame(b)
+	if why == carp.DropVersion && g.reminded(&r) {
+		return
+	}
+	v := carp.Verdict{Heard: carp.Heard{Advert: r.Advert, From: r.From}, Why: why}
 	if why == carp.Accepted {
-		switch {
-		case r.VHID != g.cfg.Machine.VHID:
-			why = carp.DropVHID
-		case g.cfg.Key.Sent(&r.Advert):
-			why = carp.DropLoop
-		case !g.cfg.Key.Verify(&r.Advert):
-			why = carp.DropAuth
-		}
+		g.mu.Lock()
+		v = g.guard.Judge(g.now(), &r)
+		g.mu.Unlock()
 	}
-	g.received(&r, why)
-	if why == carp.DropAuth && g.now().Sub(g.mistrust) > time.Minute {
-		g.mistrust = g.now()
-		g.log.Warn("advert refused: another password, or another list of addresses",
-			zap.String("group", g.cfg.Name), zap.Stringer("from", r.From), zap.Uint8("vhid", r.VHID))
+	g.received(&v)
+	g.alarm(&v)
+	if v.Seen != nil {
+		g.remind(v.Seen, r.From.Is4())
 	}
-	if why != carp.Accepted {
+	if v.Why != carp.Accepted {
 		return
 	}
 	if r.AdvBase != g.cfg.Machine.AdvBase && r.AdvBase != g.otherBase && !r.Goodbye() {
@@ -239,10 +250,8 @@ func (g *Group) receive(b []byte) {
 		g.log.Warn("another advbase: a lease is safe only where all members have the same",
 			zap.String("group", g.cfg.Name), zap.Stringer("from", r.From), zap.Uint8("advbase", r.AdvBase))
 	}
-	own := g.source(r.From.Is4())
-	g.step(func(m *carp.Machine, now time.Time) carp.Effects {
-		return m.Receive(now, carp.Heard{Advert: r.Advert, From: r.From, Own: own})
-	})
+	v.Own = g.source(r.From.Is4())
+	g.step(func(m *carp.Machine, now time.Time) carp.Effects { return m.Receive(now, v.Heard) })
 }
 
 // step calls one verb and carries out what it wants.

@@ -349,7 +349,7 @@ func TestAStrangerIsCountedAndNotBelieved(t *testing.T) {
 		s := new(segment)
 		a := start(t, s, 1, carp.Config{AdvBase: 1})
 		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100}, func(c *Config) {
-			c.Key = carp.NewKey("other", 7, nil, carp.OpenBSD)
+			c.Guard.Key = carp.NewKey("other", 7, nil, carp.OpenBSD)
 		})
 		time.Sleep(10 * time.Second)
 		wantState(t, a, carp.Master)

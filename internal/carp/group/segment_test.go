@@ -140,7 +140,7 @@ func start(tb testing.TB, s *segment, last byte, c carp.Config, more ...func(*Co
 	if c.VHID == 0 {
 		c.VHID = 7
 	}
-	c.Counter = uint64(last) << 32
+	c.Counter, c.Node = uint64(last)<<32, uint64(last)<<1
 	cfg := Config{
 		Name: "lan", Carpdev: "eth0", Machine: c,
 		Addrs:        []netip.Prefix{vip4, vip6},
@@ -164,8 +164,8 @@ func start(tb testing.TB, s *segment, last byte, c carp.Config, more ...func(*Co
 	for _, f := range more {
 		f(&cfg)
 	}
-	if cfg.Key == nil {
-		cfg.Key = carp.NewKey("secret", c.VHID, []netip.Addr{vip4.Addr(), vip6.Addr()}, carp.OpenBSD)
+	if cfg.Guard.Key == nil {
+		cfg.Guard.Key = carp.NewKey("secret", c.VHID, []netip.Addr{vip4.Addr(), vip6.Addr()}, carp.OpenBSD)
 	}
 	n.Group = New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -53,14 +53,9 @@ func (g *Group) advertise(a *carp.Advert) error {
 		}
 		// A counter for each frame: a receiver may refuse one it has seen.
 		f := *a
-		f.Counter += uint64(sent + len(errs))
-		g.cfg.Key.Sign(&f)
-		var b [carp.AdvertLen]byte
-		payload, err := f.AppendBinary(b[:0])
-		if err != nil {
-			return err // never: there is no such error
-		}
-		g.out = carp.AppendFrame(g.out[:0], mac, from, payload)
+		f.Counter += uint64(sent+len(errs)) * carp.FamilyStep
+		var b [carp.AdvertLen + carp.TrailerLen]byte
+		g.out = carp.AppendFrame(g.out[:0], mac, from, g.sign(b[:0], &f))
 		if err := g.write(g.out); err != nil {
 			errs = append(errs, fmt.Errorf("send advert from %v on %q: %w", from, g.cfg.Carpdev, err))
 			continue
@@ -75,6 +70,13 @@ func (g *Group) advertise(a *carp.Advert) error {
 		return fmt.Errorf("send advert on %q: no address to send it from", g.cfg.Carpdev)
 	}
 	return errors.Join(errs...)
+}
+
+// sign appends the payload of an advert.
+func (g *Group) sign(b []byte, a *carp.Advert) []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.guard.Sign(b, a, g.machine.Term())
 }
 
 // announce tells neighbours and switches where the shared addresses are now.

@@ -34,6 +34,8 @@ type Status struct {
 	Received uint64            // adverts that were believed
 	Drops    map[string]uint64 // frames that were not, by reason
 
+	Alarms map[string]uint64 // adverts that an operator should know of, by kind
+
 	Masters []MasterSeen // heard within three of their intervals
 }
 
@@ -53,6 +55,7 @@ func (s *MasterSeen) gone(now time.Time) bool {
 type counts struct {
 	sent, sendErrs uint64
 	received       [carp.Drops]uint64
+	alarms         [carp.Alarms]uint64
 }
 
 // Status returns a snapshot.
@@ -71,6 +74,7 @@ func (g *Group) Status() Status {
 		Sent:       g.count.sent, SendErrs: g.count.sendErrs,
 		Received: g.count.received[carp.Accepted],
 		Drops:    make(map[string]uint64),
+		Alarms:   make(map[string]uint64),
 	}
 	s.Since, s.Reason = m.Since()
 	if until := m.Lease(); until.After(now) {
@@ -79,6 +83,11 @@ func (g *Group) Status() Status {
 	for d, n := range g.count.received {
 		if carp.Drop(d) != carp.Accepted && n > 0 {
 			s.Drops[carp.Drop(d).String()] = n
+		}
+	}
+	for a, n := range g.count.alarms {
+		if carp.Alarm(a) != carp.NoAlarm && n > 0 {
+			s.Alarms[carp.Alarm(a).String()] = n
 		}
 	}
 	for _, seen := range g.masters {
@@ -97,11 +106,11 @@ func (g *Group) sent(ok, failed int) {
 }
 
 // received counts a frame and remembers who sent it.
-func (g *Group) received(r *carp.Received, why carp.Drop) {
+func (g *Group) received(r *carp.Verdict) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.count.received[why]++
-	if why != carp.Accepted {
+	g.count.received[r.Why]++
+	if r.Why != carp.Accepted {
 		return
 	}
 	now := g.now()

@@ -46,10 +46,10 @@ func startIn(tb testing.TB, ns *nstest.NS, last byte, c carp.Config, addrs []net
 	for _, p := range addrs {
 		signed = append(signed, p.Addr())
 	}
-	c.Counter = uint64(time.Now().UnixNano())
+	c.Counter, c.Node = uint64(time.Now().UnixNano()), uint64(last)<<1
 	n.Group = New(Config{
 		Name: ns.Name, Carpdev: "eth0", Machine: c, Addrs: addrs, Conn: conn, HardwareAddr: mac,
-		Key:       carp.NewKey(password, c.VHID, signed, carp.OpenBSD),
+		Guard:     carp.GuardConfig{Key: carp.NewKey(password, c.VHID, signed, carp.OpenBSD)},
 		Source4:   func() netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, last}) },
 		Source6:   func() netip.Addr { return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: last}) },
 		Dataplane: n,

@@ -1,0 +1,124 @@
+package group
+
+import (
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// alarmPause is between two complaints about the same thing: what happens per
+// advert is a counter.
+const alarmPause = time.Minute
+
+var alarmTexts = [carp.Alarms]string{
+	carp.NoAlarm:        "advert refused: another password, or another list of addresses",
+	carp.AlarmDigest:    "our key, but another password or list of addresses: compare the configurations of the nodes",
+	carp.AlarmPlain:     "advert without a trailer: with auth: enforce it would be refused",
+	carp.AlarmRelabeled: "advert refused: somebody repeats one that was heard before, with other values in it",
+	carp.AlarmReplay:    "advert refused: somebody repeats one that was heard before",
+	carp.AlarmBetter:    "a peer without a trailer claims to be better than it was: not believed",
+	carp.AlarmWorse:     "a peer without a trailer is worse than it was: believed, though the digest does not cover that",
+	carp.AlarmTwin:      "a later advert of this very node: its state was lost or set back, or another node has a copy of it",
+}
+
+// alarm tells an operator about an advert, once a minute for each kind.
+func (g *Group) alarm(v *carp.Verdict) {
+	if v.Alarm == carp.NoAlarm && v.Why != carp.DropAuth && v.Why != carp.DropTrailer {
+		return
+	}
+	text := alarmTexts[v.Alarm]
+	if v.Why == carp.DropTrailer {
+		text = "advert refused: not signed with our key"
+	}
+	g.mu.Lock()
+	g.count.alarms[v.Alarm]++
+	g.mu.Unlock()
+	if now := g.now(); now.Sub(g.alarmed[v.Alarm]) > alarmPause {
+		g.alarmed[v.Alarm] = now
+		g.log.Warn(text, zap.String("group", g.cfg.Name), zap.Uint8("vhid", g.cfg.Machine.VHID), zap.Stringer("from", v.From),
+			zap.Uint8("advbase", v.AdvBase), zap.Uint8("advskew", v.AdvSkew), zap.Uint8("demotion", v.Demotion))
+	}
+}
+
+// remind tells a node how far we have seen it come. It leaves from our own MAC
+// and our own address, for we may be a backup.
+func (g *Group) remind(seen []byte, is4 bool) {
+	from := g.source(is4)
+	if !from.IsValid() || g.shares(from) {
+		return // the sync channel tells it, too
+	}
+	g.out = carp.AppendFrame(g.out[:0], carp.MAC(g.cfg.HardwareAddr), from, seen)
+	if err := g.write(g.out); err != nil {
+		g.log.Debug("remind", zap.String("group", g.cfg.Name), zap.Error(err))
+	}
+}
+
+// reminded takes what somebody tells us of ourselves and reports whether that was
+// meant for us.
+func (g *Group) reminded(r *carp.Received) bool {
+	g.mu.Lock()
+	raised := g.guard.Reminder(r.Payload)
+	epoch := g.guard.Self().Epoch
+	g.mu.Unlock()
+	if raised {
+		g.epoch(epoch)
+	}
+	return raised
+}
+
+// epoch tells of the new one.
+func (g *Group) epoch(epoch uint64) {
+	g.log.Warn("others have seen later adverts of this node than it knows of: its state was lost or set back, and a new epoch begins",
+		zap.String("group", g.cfg.Name), zap.Uint64("epoch", epoch))
+	if g.cfg.OnEpoch != nil {
+		g.cfg.OnEpoch(epoch)
+	}
+}
+
+// Remind tells how far another node has seen this one come, and Meet how far
+// another one has come by its own word. Both were said over a channel that cannot
+// be forged nor replayed.
+func (g *Group) Remind(m carp.Mark) {
+	g.mu.Lock()
+	raised := g.guard.Remind(m)
+	epoch := g.guard.Self().Epoch
+	g.mu.Unlock()
+	if raised {
+		g.epoch(epoch)
+	}
+}
+
+// Meet is described at Remind.
+func (g *Group) Meet(node uint64, m carp.Mark) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.guard.Meet(node, m)
+}
+
+// Marks returns how far this node has come and how far the others have, as far as
+// it has heard.
+func (g *Group) Marks() (self carp.Mark, others map[uint64]carp.Mark) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.guard.Self(), g.guard.Marks()
+}
+
+// SetKeys replaces the keys of the trailer; the first one signs.
+func (g *Group) SetKeys(keys []*carp.TrailerKey) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.guard.SetKeys(keys)
+}
+
+// shares reports whether an address is a shared one, which a backup must not use.
+func (g *Group) shares(a netip.Addr) bool {
+	for _, p := range g.cfg.Addrs {
+		if p.Addr().Unmap().WithZone("") == a {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,160 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// identity is what a node needs to be believed again after a reboot, and to
+// disbelieve what it has heard before: an id, an epoch and counters above all
+// that it ever used, and the marks of the others.
+type identity struct {
+	path string
+	log  *zap.Logger
+
+	mu    sync.Mutex
+	file  identityFile
+	dirty chan struct{} // holds one token while file is newer than the disk
+}
+
+// identityFile is the file identity.json in the state-dir.
+type identityFile struct {
+	Node    uint64                          `json:"node"`
+	Epoch   uint64                          `json:"epoch"`   // in use
+	Counter uint64                          `json:"counter"` // of the first advert; a block above it is in use
+	Seen    map[string]map[uint64]carp.Mark `json:"seen"`    // by group and node
+}
+
+// openIdentity reads the file and begins a new epoch, which is on the disk
+// before the first advert leaves: whatever happens then, the next one is higher.
+// A node without a file is somebody new, whom nobody has heard.
+func openIdentity(stateDir string, log *zap.Logger) (*identity, error) {
+	id := &identity{path: filepath.Join(stateDir, "identity.json"), log: log, dirty: make(chan struct{}, 1)}
+	b, err := os.ReadFile(id.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		id.file = newIdentity()
+	case err != nil:
+		return nil, fmt.Errorf("read the identity of this node: %w", err)
+	default:
+		if err := json.Unmarshal(b, &id.file); err != nil || id.file.Node == 0 {
+			log.Warn("the identity of this node is not readable: it introduces itself anew",
+				zap.String("file", id.path), zap.Error(err))
+			id.file = newIdentity()
+		}
+	}
+	id.file.Epoch++
+	id.file.Counter += carp.CounterBlock
+	if id.file.Seen == nil {
+		id.file.Seen = map[string]map[uint64]carp.Mark{}
+	}
+	if err := writeFile(id.path, id.file); err != nil {
+		// With the old id and an epoch that a crash would forget, its own adverts
+		// would be taken for replays.
+		id.file.Node = newIdentity().Node
+		log.Warn("the identity of this node is not on disk: it introduces itself anew after each start", zap.Error(err))
+	}
+	return id, nil
+}
+
+// newIdentity is that of a node which nobody has heard of. The counter begins
+// anywhere in the lower half, for plain peers tell nodes apart by it.
+func newIdentity() identityFile {
+	return identityFile{Node: rand.Uint64() | 1<<63, Counter: rand.Uint64() >> 2}
+}
+
+// Machine fills in what an election needs of it.
+func (id *identity) Machine(c *carp.Config) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	c.Node, c.Counter = id.file.Node, id.file.Counter
+}
+
+// Guard fills in what the belief of a group needs of it.
+func (id *identity) Guard(group string, c *carp.GuardConfig) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	c.Epoch, c.Seen = id.file.Epoch, maps.Clone(id.file.Seen[group])
+}
+
+// Epoch notes a higher one. It does not block.
+func (id *identity) Epoch(epoch uint64) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if epoch > id.file.Epoch {
+		id.file.Epoch = epoch
+		id.touch()
+	}
+}
+
+// Seen notes how far the others have come in a group. It does not block.
+func (id *identity) Seen(group string, marks map[uint64]carp.Mark) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if len(marks) > 0 && !maps.Equal(marks, id.file.Seen[group]) {
+		id.file.Seen[group] = marks
+		id.touch()
+	}
+}
+
+// ID returns the number of the node.
+func (id *identity) ID() uint64 {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.file.Node
+}
+
+func (id *identity) touch() {
+	select {
+	case id.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// identityPause is between two writes, each of which forces the disk. Adverts of
+// so long before a crash could be repeated to this node after it, once each.
+const identityPause = time.Second
+
+// Run writes behind until the context ends, and once more then.
+func (id *identity) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			select {
+			case <-id.dirty:
+				id.write()
+			default:
+			}
+			return nil
+		case <-id.dirty:
+			id.write()
+		}
+		select {
+		case <-time.After(identityPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (id *identity) write() {
+	id.mu.Lock()
+	snapshot := id.file
+	snapshot.Seen = maps.Clone(snapshot.Seen)
+	id.mu.Unlock()
+	if err := writeFile(id.path, snapshot); err != nil {
+		id.log.Warn("the marks of the peers are not on disk: old adverts could be repeated after a restart", zap.Error(err))
+	}
+}
