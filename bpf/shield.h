@@ -25,7 +25,7 @@ enum proof { UNPROVEN, BY_NOTHING, BY_DIGEST, BY_TRAILER };
 /* Of a counter: the bits that all of a node's have in common, and how far behind
  * its newest one is still one of its own. As tag and counterWindow of carp in Go.
  */
-#define COUNTER_TAG    0xfffeULL
+#define COUNTER_TAG    0x7fffULL
 #define COUNTER_WINDOW (1ULL << 56)
 
 #define REMIND_EVERY 1000000000ULL /* ns, between adverts of an epoch that is over */

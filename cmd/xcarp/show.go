@@ -76,6 +76,9 @@ func render(s *daemon.Status, now time.Time) string {
 		fmt.Fprintf(&b, "  demotion    %d%s\n", g.Demotion, byOwner(g.Demotions))
 		fmt.Fprintf(&b, "  adverts     %d sent, %d received, %d send errors; masters heard: %s\n", g.Sent, g.Received, g.SendErrors, orNone(g.MastersSeen))
 		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))
+		if g.Hint != "" {
+			fmt.Fprintf(&b, "  hint        %s\n", g.Hint)
+		}
 	}
 	if len(s.Sync) > 0 {
 		b.WriteString("\nsync:\n")

@@ -47,20 +47,14 @@ func (h *hmacSHA1) state() DigestState {
 	return s
 }
 
-// TrailerState are the two halves of HMAC-SHA256 after the pads.
+// TrailerState is the same for trailers: the two halves of HMAC-SHA256 after the
+// pads.
 type TrailerState struct{ Inner, Outer [8]uint32 }
 
-// trailerState returns the state of a key of 32 bytes.
-func trailerState(key [32]byte) (s TrailerState) {
-	inner, outer := make([]byte, sha256.BlockSize), make([]byte, sha256.BlockSize)
-	copy(inner, key[:])
-	copy(outer, key[:])
-	for i := range inner {
-		inner[i] ^= 0x36
-		outer[i] ^= 0x5c
-	}
-	copy(s.Inner[:], midstate(sha256.New(), inner))
-	copy(s.Outer[:], midstate(sha256.New(), outer))
+// State returns the states of the key.
+func (k *TrailerKey) State() (s TrailerState) {
+	copy(s.Inner[:], midstate(sha256.New(), k.inner[:sha256.BlockSize]))
+	copy(s.Outer[:], midstate(sha256.New(), k.outer[:sha256.BlockSize]))
 	return s
 }
 

@@ -58,6 +58,8 @@ type Daemon struct {
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
 
+	suspects chan suspicious // bounded: a flood need not be looked at whole
+
 	mu        stdsync.Mutex
 	roles     map[string]sync.GroupRole
 	marksTurn int
@@ -73,6 +75,7 @@ func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 		started:  time.Now(),
 		carpdevs: map[int]*carpdev{},
 		roles:    map[string]sync.GroupRole{},
+		suspects: make(chan suspicious, 16),
 	}
 	if err := d.open(); err != nil {
 		for _, dev := range d.carpdevs {
@@ -263,6 +266,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.mirror != nil {
 		d.sysctls()
 		run(d.mirror.Run)
+	}
+	run(d.investigate)
+	for _, dev := range d.carpdevs {
+		run(func(ctx context.Context) error { return d.sample(ctx, dev) })
 	}
 	run(d.liveness)
 	run(d.keepMarks)

@@ -26,7 +26,8 @@ type member struct {
 	cfg      *config.Group
 	dev      *carpdev
 	group    *group.Group
-	siblings []*member    // of the same bundle, without this one
+	siblings []*member // of the same bundle, without this one
+	clues    clues
 	alive    atomic.Int64 // when the election loop last gave a sign of life, ns since boot
 }
 
@@ -100,6 +101,10 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	}
 	d.identity.Machine(&c.Machine)
 	d.identity.Guard(g.Name, &c.Guard)
+	m.clues = clues{vhid: g.VHID, advbase: g.AdvBase, password: password, prefixes: g.Addresses, others: slices.Collect(maps.Keys(d.shared()))}
+	if err := d.shield(m, &c); err != nil {
+		return nil, err
+	}
 	m.group = group.New(c)
 	if adopted {
 		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
@@ -331,6 +336,8 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Answer:       m.dev.port.Answer(),
 		MastersSeen:  []string{},
 		Drops:        m.drops(s.Drops, packets),
+		Hint:         m.clues.hint(now),
+		Shield:       string(m.dev.port.Shielding()),
 		Alarms:       s.Alarms,
 		Auth:         string(m.cfg.Auth),
 		Trailer:      m.cfg.Trailer,
@@ -361,7 +368,7 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 
 // droppedEarly are the dataplane's reasons to drop an advert. What XDP dropped the
 // daemon never saw; what tc drops it has counted itself.
-var droppedEarly = []string{"badttl", "badlen", "badsum", "badfrag"}
+var droppedEarly = []string{"badttl", "badlen", "badsum", "badfrag", "badauth", "badtrailer", "replay", "loop", "ratelimit"}
 
 // drops adds up why adverts were refused, wherever that was.
 func (m *member) drops(daemon, packets map[string]uint64) map[string]uint64 {

@@ -66,6 +66,9 @@ type Port struct {
 	roles sync.Mutex
 	last  [256]uint64 // role words as last seen: where SetRole swaps from
 
+	believed sync.Mutex
+	known    [256]*known
+
 	device sync.Mutex // groups and what follows from the device
 	mode   Mode
 	shield Shielding

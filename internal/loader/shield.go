@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -29,11 +30,8 @@ type TrailerKey struct {
 	carp.TrailerState
 }
 
-// Mark is the newest advert of a node that was believed, or sent by us.
-type Mark struct {
-	Node, Epoch, Counter uint64
-	Own                  bool
-}
+// TrailerKeysMax is how many keys there is room for.
+const TrailerKeysMax = len(xdpShield{}.Trailer)
 
 // How many adverts may pass: of a sender in a while, and at once. A sender has two
 // families, repeats itself after a goodbye, and may be faster than we are.
@@ -87,30 +85,89 @@ func (s *Shield) value() (*xdpShield, error) {
 	return v, nil
 }
 
-// Note tells the programs what has been believed of the vhid: the marks of nodes
-// with trailers, below which everything is a replay, and the sources that have a
-// share of their own in what passes. The first ones count; what finds no room is
-// judged by the caller alone.
-func (p *Port) Note(vhid uint8, marks []Mark, peers []netip.Addr) error {
+// known is what the programs know of a vhid, with how recent each entry is.
+type known struct {
+	value xdpKnown
+	tick  uint64
+	nodes [len(xdpKnown{}.Node)]uint64
+	peers [len(xdpKnown{}.Peer)]uint64
+}
+
+// Mark tells the programs how far the adverts of a node have come: what is not
+// above is refused. Call it after one was believed, and before one of our own
+// leaves. Of more nodes than there is room for, the ones heard last count.
+func (p *Port) Mark(vhid uint8, node uint64, m carp.Mark, own bool) error {
+	return p.note(vhid, func(k *known) bool {
+		v := &k.value
+		i := slot(k.nodes[:v.Nodes], len(v.Node), func(i int) bool { return v.Node[i].Node == node })
+		v.Nodes = max(v.Nodes, uint32(i+1))
+		k.tick++
+		k.nodes[i] = k.tick
+		if own {
+			k.nodes[i] = math.MaxUint64 // always heard last
+		}
+		one := xdpMark{Node: node, Epoch: m.Epoch, Counter: m.Counter}
+		if own {
+			one.Own = 1
+		}
+		changed := v.Node[i] != one
+		v.Node[i] = one
+		return changed
+	})
+}
+
+// Peer tells the programs that a source was believed: it has a share of its own
+// in the adverts that pass.
+func (p *Port) Peer(vhid uint8, from netip.Addr) error {
+	return p.note(vhid, func(k *known) bool {
+		v, a := &k.value, from.As16()
+		i := slot(k.peers[:v.Peers], len(v.Peer), func(i int) bool { return v.Peer[i].In6U.U6Addr8 == a })
+		changed := i >= int(v.Peers) || v.Peer[i].In6U.U6Addr8 != a
+		v.Peers = max(v.Peers, uint32(i+1))
+		k.tick++
+		k.peers[i] = k.tick
+		v.Peer[i].In6U.U6Addr8 = a
+		return changed
+	})
+}
+
+// slot finds the place of one, a free one for it, or the one that was used least
+// recently.
+func slot(used []uint64, room int, is func(int) bool) int {
+	oldest := 0
+	for i := range used {
+		if is(i) {
+			return i
+		}
+		if used[i] < used[oldest] {
+			oldest = i
+		}
+	}
+	if len(used) < room {
+		return len(used)
+	}
+	return oldest
+}
+
+// note changes what the programs know of a vhid. What a process before has told
+// them is forgotten with the first change: the caller knows it, too.
+func (p *Port) note(vhid uint8, change func(*known) bool) error {
 	p.alive.RLock()
 	defer p.alive.RUnlock()
 	if p.maps == nil {
 		return ErrClosed
 	}
-	var v xdpKnown
-	for _, m := range marks[:min(len(marks), len(v.Node))] {
-		one := xdpMark{Node: m.Node, Epoch: m.Epoch, Counter: m.Counter}
-		if m.Own {
-			one.Own = 1
-		}
-		v.Node[v.Nodes] = one
-		v.Nodes++
+	p.believed.Lock()
+	defer p.believed.Unlock()
+	k := p.known[vhid]
+	if k == nil {
+		k = &known{}
+		p.known[vhid] = k
 	}
-	for _, a := range peers[:min(len(peers), len(v.Peer))] {
-		v.Peer[v.Peers].In6U.U6Addr8 = a.As16()
-		v.Peers++
+	if !change(k) {
+		return nil
 	}
-	if err := p.maps.byName[xdpMapKnowns].Put(uint32(vhid), &v); err != nil {
+	if err := p.maps.byName[xdpMapKnowns].Put(uint32(vhid), &k.value); err != nil {
 		return fmt.Errorf("note adverts of vhid %d on %s: %w", vhid, p.name, err)
 	}
 	return nil

@@ -165,8 +165,10 @@ func TestBucketWithAShareForEachPeer(t *testing.T) {
 	key := testKey()
 	r.setShield(t, Shield{Digests: key.DigestStates()})
 	peer, stranger := own4, netip.MustParseAddr("10.0.0.66")
-	if err := r.port.Note(testVHID, nil, []netip.Addr{peer, own6}); err != nil {
-		t.Fatal(err)
+	for _, a := range []netip.Addr{peer, own6} {
+		if err := r.port.Peer(testVHID, a); err != nil {
+			t.Fatal(err)
+		}
 	}
 	forged := func(from netip.Addr) []byte {
 		return ethernet(carp4MAC, otherMAC, 0x0800, ipv4(from, carp4, 112, 255, advertHeader(testVHID)))
