@@ -72,7 +72,7 @@ func rootCommand() *cobra.Command {
 	f.StringVar(&o.paths.State, "state-dir", env("XCARP_STATE_DIR", "/var/lib/xcarp"), "what outlives a reboot (XCARP_STATE_DIR)")
 	f.StringVar(&o.paths.Pin, "pin-dir", env("XCARP_PIN_DIR", "/sys/fs/bpf/xcarp"), "pinned programs and maps (XCARP_PIN_DIR)")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(runCommand(o), showCommand(o), checkCommand(o), keygenCommand(), detachCommand(o), versionCommand(o))
+	cmd.AddCommand(runCommand(o), showCommand(o), checkCommand(o), keygenCommand(), keyCommand(o), detachCommand(o), versionCommand(o))
 	return cmd
 }
 

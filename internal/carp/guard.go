@@ -144,8 +144,13 @@ func NewGuard(c GuardConfig) *Guard {
 	return g
 }
 
-// SetKeys replaces the keys of the trailer.
-func (g *Guard) SetKeys(keys []*TrailerKey) { g.cfg.Keys = keys }
+// SetKeys replaces the keys of the trailer, and that of the digest unless it is nil.
+func (g *Guard) SetKeys(trailer []*TrailerKey, digest *Key) {
+	g.cfg.Keys = trailer
+	if digest != nil {
+		g.cfg.Key = digest
+	}
+}
 
 // Self returns the mark of our last advert.
 func (g *Guard) Self() Mark { return Mark{g.cfg.Epoch, g.self.Counter} }

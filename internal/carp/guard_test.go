@@ -153,7 +153,7 @@ func TestEnforceRefusesPlain(t *testing.T) {
 func TestKeysChangeWithoutABreak(t *testing.T) {
 	old, next := [32]byte{1}, [32]byte{2}
 	r := newRig(t, Enforce)
-	keys := func(g *Guard, secrets ...[32]byte) { g.SetKeys(guardConfig(0, Enforce, secrets...).Keys) }
+	keys := func(g *Guard, secrets ...[32]byte) { g.SetKeys(guardConfig(0, Enforce, secrets...).Keys, nil) }
 	both := func(what string) {
 		t.Helper()
 		r.want(what+", a to b", r.b, r.advert(r.a, 1, 0), "10.0.0.2", Accepted, NoAlarm)
@@ -300,7 +300,7 @@ func TestStrangersDoNotFillTheMemory(t *testing.T) {
 
 func FuzzGuard(f *testing.F) {
 	r := newRig(&testing.T{}, Compat)
-	r.a.SetKeys([]*TrailerKey{NewTrailerKey([32]byte{9}, "lan", 7)})
+	r.a.SetKeys([]*TrailerKey{NewTrailerKey([32]byte{9}, "lan", 7)}, nil)
 	f.Add(r.advert(r.a, 1, 0), uint8(0))
 	f.Add(r.plain(5, 1, 0), uint8(1))
 	f.Add(r.a.seen(1, Mark{2, 3}), uint8(2))

@@ -24,11 +24,11 @@ const searchEvery = 10 * time.Second
 type clues struct {
 	vhid     uint8
 	advbase  uint8
-	password string
 	prefixes []netip.Prefix // the shared addresses
 	others   []netip.Addr   // further ones that a peer might share
 
 	mu       sync.Mutex
+	password string
 	believed map[netip.Addr]time.Time // sources
 	searched map[netip.Addr]search
 	hints    map[suspicion]hint
@@ -73,6 +73,13 @@ func (c *clues) believe(from netip.Addr, now time.Time) {
 		clear(c.believed)
 	}
 	c.believed[from] = now
+}
+
+// setPassword replaces the password.
+func (c *clues) setPassword(p string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.password = p
 }
 
 // hint returns what is shown now.
@@ -196,8 +203,11 @@ func (c *clues) search(from netip.Addr, a *carp.Advert) string {
 	if len(own) > 64 {
 		return "" // too much work
 	}
+	c.mu.Lock()
+	password := c.password
+	c.mu.Unlock()
 	signedWith := func(addrs []netip.Addr) bool {
-		return carp.NewKey(c.password, c.vhid, addrs, carp.OpenBSD).Verify(a)
+		return carp.NewKey(password, c.vhid, addrs, carp.OpenBSD).Verify(a)
 	}
 	list := func() string {
 		var parts []string

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,9 +28,16 @@ const SocketName = "xcarp.sock"
 // controlGroup may use the control socket, beside root and the daemon's own user.
 const controlGroup = "xcarp"
 
+// controlled is what the API reads and moves.
+type controlled interface {
+	Status() Status
+	ReloadKeys() ([]string, error)
+}
+
 // control serves the API: HTTP and JSON over a unix socket.
 //
-//	GET /v1/status   Status
+//	GET /v1/status         Status
+//	POST /v1/keys/reload   the key_file has changed; answers {"keys": [ids]}
 //	GET /metrics     Prometheus text
 type control struct {
 	log      *zap.Logger
@@ -38,7 +47,7 @@ type control struct {
 
 // listenControl opens the socket: mode 0660, group xcarp where there is one. A
 // socket that a dead daemon left is replaced; the caller holds the run-dir.
-func listenControl(runDir string, log *zap.Logger, status func() Status, metrics *metrics) (*control, error) {
+func listenControl(runDir string, log *zap.Logger, d controlled, metrics *metrics) (*control, error) {
 	path := filepath.Join(runDir, SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the control socket of an earlier run: %w", err)
@@ -62,8 +71,19 @@ func listenControl(runDir string, log *zap.Logger, status func() Status, metrics
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(status()); err != nil {
+		if err := json.NewEncoder(w).Encode(d.Status()); err != nil {
 			log.Debug("status not delivered", zap.Error(err))
+		}
+	})
+	mux.HandleFunc("POST /v1/keys/reload", func(w http.ResponseWriter, _ *http.Request) {
+		ids, err := d.ReloadKeys()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(map[string][]string{"keys": ids}); err != nil {
+			log.Debug("key ids not delivered", zap.Error(err))
 		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}))
@@ -186,28 +206,45 @@ func Client(runDir string) *http.Client {
 	}
 }
 
+// ErrNoDaemon says that nobody serves the control socket.
+var ErrNoDaemon = errors.New("no daemon answers there")
+
 // GetStatus asks the daemon of the run-dir.
 func GetStatus(ctx context.Context, runDir string) (*Status, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://xcarp/v1/status", nil)
-	if err != nil {
+	var s Status
+	if err := ask(ctx, runDir, http.MethodGet, "/v1/status", &s); err != nil {
 		return nil, err
+	}
+	return &s, nil
+}
+
+// ReloadKeys lets the daemon of the run-dir read its key_file again.
+func ReloadKeys(ctx context.Context, runDir string) error {
+	return ask(ctx, runDir, http.MethodPost, "/v1/keys/reload", &struct{}{})
+}
+
+// ask sends a request to the daemon of the run-dir and reads its JSON.
+func ask(ctx context.Context, runDir, method, path string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://xcarp"+path, nil)
+	if err != nil {
+		return err
 	}
 	resp, err := Client(runDir).Do(req)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
-		return nil, fmt.Errorf("%s: no daemon answers there: start it with `xcarp run`, or give --run-dir", filepath.Join(runDir, SocketName))
+		return fmt.Errorf("%s: %w: start it with `xcarp run`, or give --run-dir", filepath.Join(runDir, SocketName), ErrNoDaemon)
 	case errors.Is(err, unix.EACCES):
-		return nil, fmt.Errorf("%s: permission denied: be root or a member of group %s", filepath.Join(runDir, SocketName), controlGroup)
+		return fmt.Errorf("%s: permission denied: be root or a member of group %s", filepath.Join(runDir, SocketName), controlGroup)
 	case err != nil:
-		return nil, fmt.Errorf("ask the daemon: %w", err)
+		return fmt.Errorf("ask the daemon: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the daemon refused: %s", resp.Status)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return fmt.Errorf("the daemon refused: %s: %s", resp.Status, strings.TrimSpace(string(why)))
 	}
-	var s Status
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
-		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
-	return &s, nil
+	return nil
 }

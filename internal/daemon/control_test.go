@@ -13,14 +13,20 @@ import (
 	"go.uber.org/zap"
 )
 
+// fixed is a daemon that stands still.
+type fixed struct{}
+
+func (fixed) Status() Status {
+	return Status{Node: "fw-a", Groups: []GroupStatus{{Name: "lan", VHID: 2, Carpdev: "eth1", State: "MASTER", Drops: map[string]uint64{"badauth": 3}}}}
+}
+
+func (fixed) ReloadKeys() ([]string, error) { return []string{"4f"}, nil }
+
 // serve runs a control socket in a directory of its own and returns that.
 func serve(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	status := func() Status {
-		return Status{Node: "fw-a", Groups: []GroupStatus{{Name: "lan", VHID: 2, Carpdev: "eth1", State: "MASTER", Drops: map[string]uint64{"badauth": 3}}}}
-	}
-	c, err := listenControl(dir, zap.NewNop(), status, newMetrics(status))
+	c, err := listenControl(dir, zap.NewNop(), fixed{}, newMetrics(fixed{}.Status))
 	if err != nil {
 		t.Fatal(err)
 	}

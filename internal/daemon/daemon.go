@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -63,6 +61,7 @@ type Daemon struct {
 	mu        stdsync.Mutex
 	roles     map[string]sync.GroupRole
 	marksTurn int
+	keyIDs    []string // of the keys in use, the signing one first
 }
 
 // New opens all that the node needs, in the network namespace of the caller,
@@ -76,6 +75,7 @@ func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 		carpdevs: map[int]*carpdev{},
 		roles:    map[string]sync.GroupRole{},
 		suspects: make(chan suspicious, 16),
+		keyIDs:   keyIDs(cfg.Keys),
 	}
 	if err := d.open(); err != nil {
 		for _, dev := range d.carpdevs {
@@ -119,7 +119,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d.Status, d.metrics); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -199,13 +199,14 @@ func (d *Daemon) openSync() error {
 	for name, a := range s.Peers {
 		peers[name] = netip.AddrPortFrom(a, s.Port)
 	}
-	key, err := hkdf.Key(sha256.New, d.cfg.Key[:], nil, "sync", 32)
+	keys, err := syncKeys(d.cfg.Keys)
 	if err != nil {
-		return fmt.Errorf("derive the key of the sync link: %w", err)
+		return err
 	}
 	d.mirror, err = sync.New(sync.Config{
 		Node:      d.cfg.Node,
-		Key:       [32]byte(key),
+		Key:       keys[0],
+		Keys:      keys[1:],
 		Dev:       s.Dev,
 		Local:     netip.AddrPortFrom(s.Local, s.Port),
 		Peers:     peers,
@@ -379,6 +380,9 @@ func (d *Daemon) hangup(ctx context.Context) error {
 	for {
 		select {
 		case <-hup:
+			if err := d.reloadKeys(); err != nil {
+				d.log.Error("the keys stay as they are", zap.Error(err))
+			}
 			next, err := config.Load(d.cfg.Path, os.Getenv)
 			switch {
 			case err != nil:

@@ -46,14 +46,6 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
 	}
-	password := string(g.Password)
-	if g.FromKey {
-		password = carp.DerivePassword(d.cfg.Key, g.VHID)
-	}
-	variant := carp.OpenBSD
-	if g.HMAC == config.HMACFreeBSD {
-		variant = carp.FreeBSD
-	}
 	if err := dev.port.SetGroup(g.VHID, addrs); err != nil {
 		return nil, err
 	}
@@ -78,7 +70,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 			Preempt: g.Preempt,
 		},
 		Guard: carp.GuardConfig{
-			Key:  carp.NewKey(password, g.VHID, addrs, variant),
+			Key:  digestKey(d.cfg.Key, g),
 			Auth: auths[g.Auth],
 			Keys: trailerKeys(d.cfg.Keys, g),
 			Send: g.Trailer,
@@ -101,7 +93,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	}
 	d.identity.Machine(&c.Machine)
 	d.identity.Guard(g.Name, &c.Guard)
-	m.clues = clues{vhid: g.VHID, advbase: g.AdvBase, password: password, prefixes: g.Addresses, others: slices.Collect(maps.Keys(d.shared()))}
+	m.clues = clues{vhid: g.VHID, advbase: g.AdvBase, password: groupPassword(d.cfg.Key, g), prefixes: g.Addresses, others: slices.Collect(maps.Keys(d.shared()))}
 	if err := d.shield(m, &c); err != nil {
 		return nil, err
 	}
@@ -124,15 +116,6 @@ var auths = map[config.Auth]carp.Auth{
 	config.AuthCompat:     carp.Compat,
 	config.AuthPermissive: carp.Permissive,
 	config.AuthEnforce:    carp.Enforce,
-}
-
-// trailerKeys derives the group's keys from those of the node.
-func trailerKeys(keys []config.Key, g *config.Group) []*carp.TrailerKey {
-	var all []*carp.TrailerKey
-	for _, k := range keys {
-		all = append(all, carp.NewTrailerKey(k, g.Name, g.VHID))
-	}
-	return all
 }
 
 // forwards6 is the R flag of neighbour advertisements from the interface, which

@@ -10,19 +10,18 @@ import (
 
 	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/carp/group"
+	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/loader"
 )
 
-// shield gives the dataplane what it needs to refuse what the guard would, and
-// has it told what the guard believes.
-func (d *Daemon) shield(m *member, c *group.Config) error {
-	port, vhid := m.dev.port, m.cfg.VHID
+// setShield gives the dataplane the keys by which it refuses what the guard would.
+func (d *Daemon) setShield(m *member, digest *carp.Key, trailer []*carp.TrailerKey) error {
 	s := loader.Shield{
-		Digests:  c.Guard.Key.DigestStates(),
-		Enforce:  c.Guard.Auth == carp.Enforce,
-		Interval: carp.Interval(c.Machine.AdvBase, 0),
+		Digests:  digest.DigestStates(),
+		Enforce:  m.cfg.Auth == config.AuthEnforce,
+		Interval: carp.Interval(m.cfg.AdvBase, 0),
 	}
-	for _, k := range c.Guard.Keys {
+	for _, k := range trailer {
 		s.Trailers = append(s.Trailers, loader.TrailerKey{ID: k.ID(), TrailerState: k.State()})
 	}
 	if len(s.Trailers) > loader.TrailerKeysMax {
@@ -31,7 +30,14 @@ func (d *Daemon) shield(m *member, c *group.Config) error {
 			zap.String("group", m.cfg.Name), zap.Int("keys", len(s.Trailers)), zap.Int("room", loader.TrailerKeysMax))
 		s.Trailers, s.Digests, s.Enforce = nil, nil, false
 	}
-	if err := port.SetShield(vhid, s); err != nil {
+	return m.dev.port.SetShield(m.cfg.VHID, s)
+}
+
+// shield has the dataplane refuse what the guard would, and told what that
+// believes.
+func (d *Daemon) shield(m *member, c *group.Config) error {
+	port, vhid := m.dev.port, m.cfg.VHID
+	if err := d.setShield(m, c.Guard.Key, c.Guard.Keys); err != nil {
 		return err
 	}
 	mark := func(node uint64, at carp.Mark, own bool) {

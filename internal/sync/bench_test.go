@@ -33,11 +33,11 @@ func connected(tb testing.TB) (a, b *Mirror) {
 		return m
 	}
 	a, b = make("a", "b", addrA, addrB), make("b", "a", addrB, addrA)
-	i, first, err := initiate(&a.cfg.Key, a.greeting(a.peers[0]))
+	i, first, err := initiate(&a.keys[0], a.greeting(a.peers[0]))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	sb, _, second, err := respond(&b.cfg.Key, first[5:], b.greeting(b.peers[0]))
+	sb, _, second, err := respond(&b.keys[0], first[5:], b.greeting(b.peers[0]))
 	if err != nil {
 		tb.Fatal(err)
 	}

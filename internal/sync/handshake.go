@@ -117,6 +117,16 @@ func (i *initiation) finish(msg []byte, from, to string) (*Session, error) {
 	return newSession(i.local, g, out, in), nil
 }
 
+// respondAny answers with whichever key the first message was sealed.
+func respondAny(keys [][32]byte, msg []byte, answer greeting) (s *Session, g greeting, frame []byte, err error) {
+	for i := range keys {
+		if s, g, frame, err = respond(&keys[i], msg, answer); !errors.Is(err, errKey) {
+			break
+		}
+	}
+	return s, g, frame, err
+}
+
 // respond reads the first message (without its header) and returns the session
 // and the answering frame. answer.session is the id we choose.
 func respond(psk *[32]byte, msg []byte, answer greeting) (*Session, greeting, []byte, error) {

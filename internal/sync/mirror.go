@@ -45,9 +45,10 @@ type Table interface {
 
 // Config is what a Mirror needs to know.
 type Config struct {
-	Node  string   // this node's name
-	Key   [32]byte // shared by all nodes; HKDF of the key file
-	Dev   string   // the sync link; frames neither leave nor enter by another
+	Node  string     // this node's name
+	Key   [32]byte   // shared by all nodes; HKDF of the key file
+	Keys  [][32]byte // others that are accepted; see SetKeys
+	Dev   string     // the sync link; frames neither leave nor enter by another
 	Local netip.AddrPort
 	Peers map[string]netip.AddrPort // the other nodes by name
 
@@ -100,6 +101,7 @@ type Mirror struct {
 	turn      stdsync.Mutex // one Own at a time
 
 	mu           stdsync.Mutex // all below, and the peers
+	keys         [][32]byte    // the first one begins handshakes, all answer them
 	shadow       shadow
 	own          bool
 	ownSince     time.Duration
@@ -133,7 +135,8 @@ func New(cfg Config) (*Mirror, error) {
 	var seed [12]byte
 	rand.Read(seed[:]) // never fails
 	m := &Mirror{
-		cfg: cfg, log: cfg.Log, payload: defaultPayload,
+		keys: append([][32]byte{cfg.Key}, cfg.Keys...),
+		cfg:  cfg, log: cfg.Log, payload: defaultPayload,
 		boot: binary.BigEndian.Uint64(seed[:]), bulkID: binary.BigEndian.Uint32(seed[8:]),
 		base:    time.Now(),
 		byAddr:  make(map[netip.AddrPort]*peer),
@@ -171,6 +174,14 @@ func New(cfg Config) (*Mirror, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// SetKeys replaces the keys. Sessions go on: they have keys of their own, agreed
+// upon when they began.
+func (m *Mirror) SetKeys(keys [][32]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.keys = slices.Clone(keys)
 }
 
 // now is the time since New: monotonic, and comparable with 0 as "never".

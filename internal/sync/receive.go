@@ -93,10 +93,10 @@ func (m *Mirror) init(p *peer, b []byte) {
 		m.mu.Unlock()
 		return
 	}
-	answer := m.greeting(p)
+	answer, keys := m.greeting(p), m.keys
 	m.mu.Unlock()
 
-	s, g, frame, err := respond(&m.cfg.Key, b[5:], answer)
+	s, g, frame, err := respondAny(keys, b[5:], answer)
 	m.mu.Lock()
 	if err != nil {
 		p.refused(err, now)

@@ -224,7 +224,7 @@ func (p *peer) shake(now time.Duration) []byte {
 		return []byte{frameHello}
 	}
 	p.rehandshake = false
-	i, frame, err := initiate(&p.m.cfg.Key, p.m.greeting(p))
+	i, frame, err := initiate(&p.m.keys[0], p.m.greeting(p))
 	if err != nil {
 		p.log.Error("begin handshake", zap.Error(err))
 		return nil

@@ -106,11 +106,12 @@ func (g *Group) Marks() (self carp.Mark, others map[uint64]carp.Mark) {
 	return g.guard.Self(), g.guard.Marks()
 }
 
-// SetKeys replaces the keys of the trailer; the first one signs.
-func (g *Group) SetKeys(keys []*carp.TrailerKey) {
+// SetKeys replaces the keys of the trailer, of which the first one signs, and that
+// of the CARP digest, unless it is nil.
+func (g *Group) SetKeys(trailer []*carp.TrailerKey, digest *carp.Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.guard.SetKeys(keys)
+	g.guard.SetKeys(trailer, digest)
 }
 
 // shares reports whether an address is a shared one, which a backup must not use.
