@@ -19,15 +19,11 @@ func digestKey(secret config.Key, g *config.Group) *carp.Key {
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
 	}
-	password := string(g.Password)
-	if g.FromKey {
-		password = carp.DerivePassword(secret, g.VHID)
-	}
 	variant := carp.OpenBSD
 	if g.HMAC == config.HMACFreeBSD {
 		variant = carp.FreeBSD
 	}
-	return carp.NewKey(password, g.VHID, addrs, variant)
+	return carp.NewKey(groupPassword(secret, g), g.VHID, addrs, variant)
 }
 
 func groupPassword(key config.Key, g *config.Group) string {
