@@ -44,6 +44,10 @@ type hint struct {
 	text string
 }
 
+// spoofedFor is how long after a right advert of a source a false one of the same is
+// taken for somebody else's: a peer that was configured anew sends no right ones.
+const spoofedFor = 5 * time.Second
+
 // suspicion is a kind of hint. The first that applies is shown: it names a mistake
 // that can be put right, where the last ones are an attack or noise.
 type suspicion uint8
@@ -55,6 +59,7 @@ const (
 	otherPassword
 	otherKey
 	forwarded
+	forged
 	repeated
 	looped
 	flooded
@@ -150,6 +155,8 @@ func (c *clues) digest(s *loader.Sample, from string) (suspicion, string) {
 		return otherAddresses, text
 	}
 	switch {
+	case s.At.Sub(c.lastBelieved(s.From)) < spoofedFor:
+		return forged, fmt.Sprintf("somebody forges adverts as %s, whose own are right", from)
 	case a.AdvBase != c.advbase && !a.Goodbye():
 		return otherOwner, fmt.Sprintf("vhid %d has another owner: %s with advbase %d, here it is %d; take another vhid on one side",
 			c.vhid, from, a.AdvBase, c.advbase)
@@ -158,6 +165,13 @@ func (c *clues) digest(s *loader.Sample, from string) (suspicion, string) {
 			c.vhid, from)
 	}
 	return otherPassword, fmt.Sprintf("another password, or lists of addresses with more than one difference: compare both with those of %s", from)
+}
+
+// lastBelieved returns when an advert of a source was believed.
+func (c *clues) lastBelieved(from netip.Addr) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.believed[from]
 }
 
 // stranger reports whether we hear peers that we believe, and this is not one.

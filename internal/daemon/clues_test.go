@@ -45,7 +45,7 @@ func TestHintNamesTheCause(t *testing.T) {
 		{"another password", "badauth", peer, signed("other", own), false, "another password"},
 		{"another cluster", "badauth", stranger, signed("other", nil, func(a *carp.Advert) { a.AdvBase = 3 }), false, "another owner: 10.0.0.66 with advbase 3, here it is 1"},
 		{"a stranger beside the peer", "badauth", stranger, signed("other", own), true, "another owner, or somebody forges"},
-		{"the peer itself", "badauth", peer, signed("other", own), true, "another password"},
+		{"as the peer, whose own are right", "badauth", peer, signed("other", own), true, "somebody forges adverts as 10.0.0.3"},
 		{"VRRPv3", "advert_version", peer, []byte{0x31, 7, 100, 1, 0, 100, 0, 0}, false, "VRRPv3 with the same id 7"},
 		{"VRRPv2", "advert_version", peer, []byte{0x21, 7, 100, 1, 0, 1, 0, 0}, false, "VRRPv2 with the same id 7"},
 		{"a reminder of our own", "advert_version", peer, []byte{0xf1, 7, 1, 0, 0, 0, 0, 0}, false, ""},
@@ -75,6 +75,11 @@ func TestHintNamesTheCause(t *testing.T) {
 func TestHintOfAMistakeBeforeOneOfAnAttack(t *testing.T) {
 	now := carp.BootTime(time.Hour)
 	k := clues{vhid: 7, advbase: 1, password: "secret"}
+	k.believe(netip.MustParseAddr("10.0.0.3"), now.Add(-spoofedFor))
+	if _, text := k.cause(&loader.Sample{At: now, Why: "badauth", From: netip.MustParseAddr("10.0.0.3"),
+		Data: append([]byte{0x21, 7, 0, 7, 0, 1, 0, 0}, make([]byte, 28)...)}); !strings.Contains(text, "another password") {
+		t.Errorf("a peer that has sent no right ones for a while: %q, want another password", text)
+	}
 	k.look(&loader.Sample{At: now, Why: "advert_version", From: netip.MustParseAddr("10.0.0.9"), Data: []byte{0x31, 7}})
 	k.look(&loader.Sample{At: now.Add(time.Second), Why: "ratelimit", From: netip.MustParseAddr("10.0.0.66"), Data: []byte{0x21, 7}})
 	if got := k.hint(now.Add(time.Second)); !strings.Contains(got, "VRRPv3") {

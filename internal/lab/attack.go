@@ -35,14 +35,10 @@ const (
 // Attacks are all of them.
 var Attacks = []Attack{Forged, Replayed, Relabelled}
 
-// Capture waits on a node's interface for an advert of the vhid and returns the
-// whole frame.
-func (n *Node) Capture(ctx context.Context, dev string, vhid uint8) ([]byte, error) {
-	l, err := n.h.LinkByName(dev)
-	if err != nil {
-		return nil, fmt.Errorf("capture on %s: %w", dev, err)
-	}
-	fd, err := packetSocket(n.NS.Do, l.Attrs().Index, unix.ETH_P_ALL, nil)
+// Capture waits on an interface for an advert of the vhid and returns the whole
+// frame. do runs a function in the namespace of the interface with that index.
+func Capture(ctx context.Context, do func(func() error) error, index int, vhid uint8) ([]byte, error) {
+	fd, err := packetSocket(do, index, unix.ETH_P_ALL, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -50,11 +46,11 @@ func (n *Node) Capture(ctx context.Context, dev string, vhid uint8) ([]byte, err
 	buf := make([]byte, 2048)
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("capture an advert of vhid %d on %s: %w", vhid, dev, err)
+			return nil, fmt.Errorf("capture an advert of vhid %d: %w", vhid, err)
 		}
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		if _, err := unix.Poll(p, 200); err != nil && !errors.Is(err, unix.EINTR) {
-			return nil, fmt.Errorf("capture on %s: %w", dev, err)
+			return nil, fmt.Errorf("capture an advert of vhid %d: %w", vhid, err)
 		}
 		k, _, err := unix.Recvfrom(fd, buf, 0)
 		if err != nil {

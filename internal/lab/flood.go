@@ -23,16 +23,9 @@ type mmsghdr struct {
 // Flood sends the frames, one after the other and again, as fast as one processor
 // can: from a packet socket past the queueing discipline, many in each system
 // call. It ends with the context, or after limit frames (0: no limit), and returns
-// how many were sent.
-func (n *Node) Flood(ctx context.Context, dev string, frames [][]byte, limit uint64) (sent uint64, err error) {
-	l, err := n.h.LinkByName(dev)
-	if err != nil {
-		return 0, fmt.Errorf("flood %s: %w", dev, err)
-	}
-	return flood(ctx, n.NS.Do, l.Attrs().Index, frames, limit)
-}
-
-func flood(ctx context.Context, do func(func() error) error, index int, frames [][]byte, limit uint64) (sent uint64, err error) {
+// how many were sent. do runs a function in the namespace of the interface with
+// that index.
+func Flood(ctx context.Context, do func(func() error) error, index int, frames [][]byte, limit uint64) (sent uint64, err error) {
 	fd, err := packetSocket(do, index, 0, nil)
 	if err != nil {
 		return 0, err

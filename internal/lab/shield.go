@@ -105,13 +105,14 @@ func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err 
 	if err := f.ready(ctx); err != nil {
 		return res, err
 	}
-	captured, err := f.capture(ctx)
-	if err != nil {
-		return res, err
-	}
-	dev, err := f.net.Client.h.LinkByName("eth0")
+	attacker := f.net.Client
+	dev, err := attacker.h.LinkByName("eth0")
 	if err != nil {
 		return res, fmt.Errorf("find eth0 of the client: %w", err)
+	}
+	captured, err := f.capture(ctx, dev.Attrs().Index)
+	if err != nil {
+		return res, err
 	}
 	frames, err := a.Frames(captured, carp.MAC(dev.Attrs().HardwareAddr))
 	if err != nil {
@@ -131,7 +132,7 @@ func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err 
 	}
 	done, began := make(chan end, 1), time.Now()
 	go func() {
-		sent, err := f.net.Client.Flood(flooding, "eth0", frames, 0)
+		sent, err := Flood(flooding, attacker.NS.Do, dev.Attrs().Index, frames, 0)
 		done <- end{sent, time.Now(), err}
 	}()
 	if err := wait(ctx, f.opt.For); err != nil {
@@ -203,10 +204,10 @@ func (f *floodRun) role(ctx context.Context, r *Node) (Role, error) {
 	return "", nil
 }
 
-func (f *floodRun) capture(ctx context.Context) ([]byte, error) {
+func (f *floodRun) capture(ctx context.Context, index int) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, captureLimit)
 	defer cancel()
-	return f.net.Client.Capture(ctx, "eth0", lanVHID)
+	return Capture(ctx, f.net.Client.NS.Do, index, lanVHID)
 }
 
 // sight is what can be seen of a system at one time.
