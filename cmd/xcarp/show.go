@@ -75,6 +75,8 @@ func render(s *daemon.Status, now time.Time) string {
 		fmt.Fprintf(&b, "  lease       %.4g s left, term %d\n", g.LeaseMS/1e3, g.Term)
 		fmt.Fprintf(&b, "  demotion    %d%s\n", g.Demotion, byOwner(g.Demotions))
 		fmt.Fprintf(&b, "  adverts     %d sent, %d received, %d send errors; masters heard: %s\n", g.Sent, g.Received, g.SendErrors, orNone(g.MastersSeen))
+		fmt.Fprintf(&b, "  carpdev     %s\n", hearing(&g))
+		fmt.Fprintf(&b, "  auth        %s, trailer %s; alarms: %s\n", g.Auth, onOff(g.Trailer), counts(g.Alarms))
 		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))
 		if g.Hint != "" {
 			fmt.Fprintf(&b, "  hint        %s\n", g.Hint)
@@ -94,6 +96,16 @@ func render(s *daemon.Status, now time.Time) string {
 		fmt.Fprintf(&b, "conntrack: %d of %d entries\n", s.Table.Entries, s.Table.Max)
 	}
 	return b.String()
+}
+
+// hearing says what is heard on the carpdev from anybody at all.
+func hearing(g *daemon.GroupStatus) string {
+	s := map[string]string{"hears": "others are heard", "deaf": "DEAF: neighbours that are asked do not answer",
+		"unknown": "silent, and nobody is known who would answer"}[g.Ears]
+	if g.Split {
+		s += "; SPLIT: the master is silent here and lives by the sync link"
+	}
+	return s
 }
 
 func round(d time.Duration) time.Duration {

@@ -39,6 +39,10 @@ type Config struct {
 
 	// Term is the highest one known so far.
 	Term uint64
+
+	// Split says what a backup does about a master that is silent on the
+	// carpdev and alive by the sync channel.
+	Split Split
 }
 
 // Validate reports what is wrong with the configuration.
@@ -126,6 +130,8 @@ type Machine struct {
 	deaf  bool            // nothing heard here since making way to a term, or since the link is back
 	lost  bool            // the link was lost
 	yield uint64          // the term we made way for; 0: none
+	ears  Ears            // what we hear on the carpdev ourselves
+	split bool            // a master is silent here that lives by the sync channel
 }
 
 // NewMachine returns a Machine in INIT. It panics on a Config that Validate
@@ -226,14 +232,22 @@ func (m *Machine) timeout(now time.Time) Effects {
 		m.down = until
 		return Effects{}
 	}
+	until, split, cutOff := m.witness(now)
+	if m.split = split; split {
+		m.down = until
+		return Effects{}
+	}
 	if now.Sub(m.down) > max(m.interval()/2, 50*time.Millisecond) {
 		// We are the late one: what the master said meanwhile may still lie
 		// in a queue. Without this every SIGSTOP of a backup makes two masters.
 		m.listen(now)
 		return Effects{}
 	}
-	if m.left {
+	switch {
+	case m.left:
 		return m.become(now, Master, "master said goodbye")
+	case cutOff:
+		return m.become(now, Master, "master is cut off from the carpdev, by its own word")
 	}
 	return m.become(now, Master, "master timed out")
 }
@@ -293,76 +307,6 @@ func (m *Machine) Adopt(now time.Time, r Role, term uint64) Effects {
 	return e
 }
 
-// said is what another node of ours said about this vhid.
-type said struct {
-	state State
-	term  uint64
-	at    time.Time
-}
-
-// master reports whether the node said lately that it is MASTER.
-func (p said) master(now time.Time) bool {
-	return p.state == Master && now.Sub(p.at) < peerTime
-}
-
-// Peer tells what another node of ours says about this vhid over the
-// authenticated sync channel; it is called every 100 ms. Of two masters the
-// one with the higher term stays, whatever the adverts say: the other one's
-// table is stale. After making way the node waits for as long as the peer
-// says that it is MASTER. A master that says that it is in INIT has no link to
-// tell it to anybody else.
-func (m *Machine) Peer(now time.Time, node string, s State, term uint64) Effects {
-	gone := s == Init && m.peers[node].master(now)
-	if m.peers == nil {
-		m.peers = map[string]said{}
-	}
-	m.peers[node] = said{s, term, now}
-	m.seen = max(m.seen, term)
-	if e, lapsed := m.lapse(now); lapsed {
-		return e
-	}
-	if m.state == Master && s == Master && term > m.term {
-		m.yield, m.deaf = term, true
-		return m.become(now, Drain, "peer is master of a newer term")
-	}
-	if _, other := m.master(now, 0); m.state == Backup && gone && !other {
-		return m.become(now, Master, "the peer that was master lost its carpdev")
-	}
-	return Effects{}
-}
-
-// master returns until when to believe the latest word of a node of ours that
-// it is MASTER of this term or a later one, and whether there is one.
-func (m *Machine) master(now time.Time, term uint64) (until time.Time, ok bool) {
-	for _, p := range m.peers {
-		if at := p.at.Add(peerTime); p.master(now) && p.term >= term && at.After(until) {
-			until, ok = at, true
-		}
-	}
-	return until, ok
-}
-
-// held returns until when the node we made way for counts as MASTER.
-func (m *Machine) held(now time.Time) (until time.Time, ok bool) {
-	if m.yield == 0 {
-		return time.Time{}, false
-	}
-	return m.master(now, m.yield)
-}
-
-// stale reports whether some node of ours lately said that it is MASTER, and all
-// that did have an older term: they will make way when they hear of ours.
-func (m *Machine) stale(now time.Time) bool {
-	_, some := m.master(now, 0)
-	_, newer := m.master(now, m.term)
-	return some && !newer
-}
-
-// Deaf reports whether nothing has been heard on the carpdev since its link came
-// back, or since the group made way to a term that it knows of over the sync
-// channel alone. What hangs on the same node had better be elsewhere.
-func (m *Machine) Deaf() bool { return m.deaf && (m.state == Backup || m.state == Drain) }
-
 // lapse steps down if the lease is over. Every verb asks it first: whatever
 // else happened, the dataplane has already stopped acting, and others may have
 // begun to. What lies in the socket's queue is old, and what this node knows
@@ -391,7 +335,7 @@ func (m *Machine) become(now time.Time, s State, reason string) Effects {
 	case Master:
 		m.term = m.seen + 1
 		m.seen = m.term
-		m.yield, m.deaf = 0, false
+		m.yield, m.deaf, m.split = 0, false, false
 		m.lease = now.Add(m.leaseTime())
 		m.again = 2
 		m.answered, m.tied, m.equal4 = time.Time{}, time.Time{}, time.Time{}
@@ -409,6 +353,7 @@ func (m *Machine) become(now time.Time, s State, reason string) Effects {
 
 // listen begins to wait for a master.
 func (m *Machine) listen(now time.Time) {
+	m.split = false
 	m.heard, m.his, m.slow, m.left = now, m.interval(), 0, false
 	m.down = now.Add(MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew))
 }

@@ -118,7 +118,9 @@ func (x *checker) fact(what, arg byte) {
 			return m.Adopt(now, Role{State(arg & 3), now.Add(time.Duration(arg) * time.Second)}, x.term+1)
 		})
 	case 9:
-		x.do(func(now time.Time) Effects { return m.Peer(now, "fw-b", State(arg&3), uint64(arg>>2)) })
+		x.do(func(now time.Time) Effects {
+			return m.Peer(now, "fw-b", Said{State(arg & 3), uint64(arg >> 3), Ears(arg >> 2 & 1 * 2)})
+		})
 	case 10:
 		if arg > 200 {
 			x.do(m.Stop)

@@ -102,12 +102,18 @@ func scriptConfig(t *testing.T, words []string) Config {
 	a := scriptArgs(words)
 	_, preempt := a["preempt"]
 	_, trailer := a["trailer"]
+	split := SplitHold
+	if a["split"] == "takeover" {
+		split = SplitTakeover
+	}
 	return Config{
-		Trailer: trailer, Node: a.num(t, "node"),
+		Split: split, Trailer: trailer, Node: a.num(t, "node"),
 		VHID: 1, AdvBase: uint8(a.num(t, "advbase")), AdvSkew: uint8(a.num(t, "advskew")),
 		Preempt: preempt, Term: a.num(t, "term"),
 	}
 }
+
+var scriptEars = map[string]Ears{"hear": EarsHear, "deaf": EarsDeaf}
 
 var scriptStates = map[string]State{"INIT": Init, "BACKUP": Backup, "MASTER": Master, "DRAIN": Drain}
 
@@ -161,7 +167,9 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 	case "adopt":
 		return show(m.Adopt(now, Role{scriptStates[words[2]], scriptTime(t, a["until"])}, a.num(t, "term")))
 	case "peer":
-		return show(m.Peer(now, a["node"], scriptStates[words[2]], a.num(t, "term")))
+		return show(m.Peer(now, a["node"], Said{scriptStates[words[2]], a.num(t, "term"), scriptEars[a["ears"]]}))
+	case "ears":
+		return show(m.Ears(now, scriptEars[words[2]]))
 	case "status": // no fact: where the machine stands
 		s := fmt.Sprintf("%v term %d demotion %d", m.State(), m.Term(), m.Demotion())
 		if at, ok := m.Deadline(); ok {
@@ -175,6 +183,9 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 		}
 		if m.Deaf() {
 			s += " deaf"
+		}
+		if m.Split() {
+			s += " split"
 		}
 		return s
 	}

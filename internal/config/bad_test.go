@@ -36,7 +36,7 @@ var bad = []struct{ name, text, want string }{
 	{"brackets in comments", strings.Repeat("# [\n", 40) + "node: [\n", `xcarp.yaml:41:7: not YAML: sequence end token ']' not found`},
 
 	{"unknown key", g("") + "premept: true\n", `xcarp.yaml:4:1: unknown key "premept" at the top level: did you mean "preempt"?`},
-	{"far from any key", g("") + "colour: red\n", `xcarp.yaml:4:1: unknown key "colour" at the top level: known are node, key_file, sync, preempt, groups, advskew, bundle, xdp, metrics, log, auth, trailer`},
+	{"far from any key", g("") + "colour: red\n", `xcarp.yaml:4:1: unknown key "colour" at the top level: known are node, key_file, sync, preempt, groups, advskew, bundle, xdp, metrics, log, auth, trailer, split`},
 	{"key of a group at the top", g("") + "carpdev: eth0\n", `xcarp.yaml:4:1: unknown key "carpdev" at the top level: it belongs in a group`},
 	{"unknown key in a group", "groups: {g: {vhdi: 1, carpdev: eth0, addresses: [10.0.0.1/24], pass: x}}", `xcarp.yaml:1:14: unknown key "vhdi" in a group: did you mean "vhid"?`},
 	{"keepalived's word", "groups: {g: {virtual_router_id: 1, carpdev: eth0, addresses: [10.0.0.1/24], auth_pass: x}}", `xcarp.yaml:1:14: unknown key "virtual_router_id" in a group: did you mean "vhid"?

@@ -24,6 +24,7 @@ type Config struct {
 	KeyFile string  // its path
 	Auth    Auth    // the default for the groups
 	Trailer bool    // the default for the groups
+	Split   Split   // the default for the groups
 	Sync    *Sync   // nil: no state sync
 	Preempt bool    // the default for the groups; net.inet.carp.preempt
 	Groups  []Group // sorted by name, at least one
@@ -63,6 +64,7 @@ type Group struct {
 	Preempt   bool
 	Auth      Auth
 	Trailer   bool // sent; false without a key_file
+	Split     Split
 }
 
 // Mode says where a shared address lives.
@@ -92,6 +94,16 @@ const (
 	AuthCompat     Auth = "compat"     // plain CARP peers are welcome
 	AuthPermissive Auth = "permissive" // they are believed, with an alarm
 	AuthEnforce    Auth = "enforce"    // nothing without our trailer is
+)
+
+// Split says what becomes of a master that is silent on the carpdev and alive by
+// the sync link, when nobody knows who is cut off.
+type Split string
+
+// The ways to decide.
+const (
+	SplitHold     Split = "hold"     // it stays
+	SplitTakeover Split = "takeover" // classic CARP: there will be two
 )
 
 // XDP says how the program is attached to a carpdev.

@@ -87,6 +87,7 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	if k, ok := keys["preempt"]; ok {
 		g.Preempt = r.truth(k)
 	}
+	g.Split = r.split(keys, c.Split)
 	g.Auth, g.Trailer = r.auth(keys, c.Auth), r.trailer(keys, c.Trailer)
 	if g.Auth == AuthEnforce && !g.Trailer {
 		r.failf(e.key, "set trailer: on, or auth: permissive",
@@ -94,6 +95,13 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	}
 	r.password(&g, e, keys)
 	return g
+}
+
+func (r *reader) split(keys map[string]entry, otherwise Split) Split {
+	if k, ok := keys["split"]; ok {
+		return Split(r.word(k, string(SplitHold), string(SplitTakeover)))
+	}
+	return otherwise
 }
 
 // auth reads whose adverts are believed.

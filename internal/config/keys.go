@@ -19,15 +19,15 @@ type section struct {
 var (
 	root = &section{
 		name: "at the top level",
-		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log", "auth", "trailer"},
-		later: []string{"track", "hooks", "accelerate", "defer", "dscp", "detect", "split",
+		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log", "auth", "trailer", "split"},
+		later: []string{"track", "hooks", "accelerate", "defer", "dscp", "detect",
 			"preempt_delay", "startup_delay"},
 	}
 	groupSection = &section{
 		name: "in a group",
 		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
-			"auth", "trailer"},
-		later: []string{"balance", "carpnodes", "carppeer", "detect", "split", "accelerate", "defer",
+			"auth", "trailer", "split"},
+		later: []string{"balance", "carpnodes", "carppeer", "detect", "accelerate", "defer",
 			"dscp", "hooks", "track", "preempt_delay", "startup_delay"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",

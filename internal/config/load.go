@@ -116,6 +116,7 @@ func (r *reader) read() *Config {
 	if k, ok := keys["preempt"]; ok {
 		c.Preempt = r.truth(k)
 	}
+	c.Split = r.split(keys, SplitHold)
 	c.Auth, c.Trailer = r.auth(keys, AuthCompat), r.trailer(keys, r.keyFile != nil)
 	var skew *uint8
 	if k, ok := keys["advskew"]; ok {

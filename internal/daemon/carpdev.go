@@ -16,6 +16,7 @@ type carpdev struct {
 	ifindex int
 	lock    io.Closer
 	port    *loader.Port
+	ears    *ears
 
 	// What an advert from here carries as its source; not valid where the
 	// interface has no own address of the family.

@@ -108,6 +108,7 @@ func (d *Daemon) open() error {
 	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
 		return err
 	}
+	d.locks = append(d.locks, d.identity)
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
 		return err
 	}
@@ -130,6 +131,11 @@ func (d *Daemon) open() error {
 	for _, dev := range d.carpdevs {
 		if dev.port, err = loader.Open(dev.name, loader.Options{PinDir: d.paths.Pin, Mode: loader.Mode(d.cfg.XDP), Log: d.log}); err != nil {
 			return err
+		}
+	}
+	for _, dev := range d.carpdevs {
+		if dev.ears, err = newEars(dev, d.log, func(e carp.Ears) { d.heard(dev, e) }); err != nil {
+			return fmt.Errorf("listen on carpdev %s: %w", dev.name, err)
 		}
 	}
 	if err := d.openSync(); err != nil {
@@ -271,6 +277,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run(d.investigate)
 	for _, dev := range d.carpdevs {
 		run(func(ctx context.Context) error { return d.sample(ctx, dev) })
+		run(dev.ears.Run)
 	}
 	run(d.liveness)
 	run(d.keepMarks)

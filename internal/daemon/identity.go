@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/xcarp/xcarp/internal/carp"
 )
@@ -22,8 +23,9 @@ import (
 // disbelieve what it has heard before: an id, an epoch and counters above all
 // that it ever used, and the marks of the others.
 type identity struct {
-	path string
+	path string // empty: nowhere
 	log  *zap.Logger
+	lock *os.File
 
 	mu    sync.Mutex
 	file  identityFile
@@ -43,6 +45,13 @@ type identityFile struct {
 // A node without a file is somebody new, whom nobody has heard.
 func openIdentity(stateDir string, log *zap.Logger) (*identity, error) {
 	id := &identity{path: filepath.Join(stateDir, "identity.json"), log: log, dirty: make(chan struct{}, 1)}
+	if err := id.hold(); err != nil {
+		// Two nodes with one id would take each other's adverts for their own.
+		log.Warn("the identity of this node is not its own: it introduces itself anew after each start", zap.Error(err))
+		id.path, id.file = "", newIdentity()
+		id.file.Epoch, id.file.Seen = 1, map[string]map[uint64]carp.Mark{}
+		return id, nil
+	}
 	b, err := os.ReadFile(id.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -68,6 +77,34 @@ func openIdentity(stateDir string, log *zap.Logger) (*identity, error) {
 		log.Warn("the identity of this node is not on disk: it introduces itself anew after each start", zap.Error(err))
 	}
 	return id, nil
+}
+
+// hold makes this process the only one with the identity, until it ends.
+func (id *identity) hold() error {
+	if err := os.MkdirAll(filepath.Dir(id.path), 0o750); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(id.path), "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("%s: another xcarp daemon uses this state-dir: give --state-dir", f.Name())
+		}
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	id.lock = f
+	return nil
+}
+
+// Close lets another process have the identity.
+func (id *identity) Close() error {
+	if id.lock == nil {
+		return nil
+	}
+	return id.lock.Close()
 }
 
 // newIdentity is that of a node which nobody has heard of. The counter begins
@@ -150,6 +187,9 @@ func (id *identity) Run(ctx context.Context) error {
 }
 
 func (id *identity) write() {
+	if id.path == "" {
+		return
+	}
 	id.mu.Lock()
 	snapshot := id.file
 	snapshot.Seen = maps.Clone(snapshot.Seen)

@@ -68,6 +68,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 			AdvBase: g.AdvBase,
 			AdvSkew: g.AdvSkew,
 			Preempt: g.Preempt,
+			Split:   splits[g.Split],
 		},
 		Guard: carp.GuardConfig{
 			Key:  digestKey(d.cfg.Key, g),
@@ -111,6 +112,8 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	dev.OnUp(func(up bool) { m.link(up) })
 	return m, nil
 }
+
+var splits = map[config.Split]carp.Split{config.SplitHold: carp.SplitHold, config.SplitTakeover: carp.SplitTakeover}
 
 var auths = map[config.Auth]carp.Auth{
 	config.AuthCompat:     carp.Compat,
@@ -202,11 +205,31 @@ func (d *Daemon) shareRoles(t group.Transition) {
 	d.tellRoles()
 }
 
+// heard spreads what this node hears on a carpdev.
+func (d *Daemon) heard(dev *carpdev, e carp.Ears) {
+	for _, m := range d.members {
+		if m.dev == dev {
+			m.group.Ears(e)
+		}
+	}
+	if d.mirror != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.tellRoles()
+	}
+}
+
 // tellRoles gives the roles to the peers. The caller holds mu.
 func (d *Daemon) tellRoles() {
 	all := make([]sync.GroupRole, 0, len(d.roles))
 	owner := false
-	for _, r := range d.roles {
+	for _, m := range d.members {
+		r, ok := d.roles[m.cfg.Name]
+		if !ok {
+			continue
+		}
+		e, targets := m.dev.ears.State()
+		r.Ears, r.Targets = uint8(e), targets
 		owner = owner || carp.State(r.State) == carp.Master
 		all = append(all, r)
 	}
@@ -293,7 +316,8 @@ func (d *Daemon) peerRoles(node string, roles []sync.GroupRole) {
 		for _, m := range d.members {
 			if m.cfg.Name == r.Name {
 				m.marked(d.identity.ID(), r.Marks)
-				m.group.Peer(node, carp.State(r.State), r.Term)
+				m.dev.ears.Told(r.Targets)
+				m.group.Peer(node, carp.Said{State: carp.State(r.State), Term: r.Term, Ears: carp.Ears(r.Ears)})
 			}
 		}
 	}
@@ -322,6 +346,7 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Hint:         m.clues.hint(now),
 		Shield:       string(m.dev.port.Shielding()),
 		Alarms:       s.Alarms,
+		Split:        s.Split,
 		Auth:         string(m.cfg.Auth),
 		Trailer:      m.cfg.Trailer,
 		Packets:      packets,
@@ -337,6 +362,8 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Received:     s.Received,
 		SendErrors:   s.SendErrs,
 	}
+	e, _ := m.dev.ears.State()
+	g.Ears = e.String()
 	if role.State != carp.Master && role.State != carp.Drain {
 		g.LeaseMS = 0
 	}

@@ -48,6 +48,9 @@ var (
 	descSendErr  = groupDesc("advert_send_errors_total", "Adverts that could not be sent.")
 	descReceived = groupDesc("adverts_received_total", "Adverts accepted.")
 	descRejected = groupDesc("adverts_rejected_total", "Adverts refused, by reason.", "reason")
+	descAlarms   = groupDesc("advert_alarms_total", "Adverts that somebody should know of, by kind.", "kind")
+	descSplit    = groupDesc("split", "1 while the master is silent on the carpdev and lives by the sync link.")
+	descDeaf     = groupDesc("deaf", "1 while nobody is heard on the carpdev, and neighbours that are asked do not answer.")
 	descXDP      = groupDesc("xdp_packets_total", "Frames handled by the dataplane, by verdict.", "verdict")
 	descMasters  = groupDesc("masters_seen", "Masters heard within the last three intervals, this node not counted.")
 
@@ -98,6 +101,11 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		count(descSent, g.Sent, l...)
 		count(descSendErr, g.SendErrors, l...)
 		count(descReceived, g.Received, l...)
+		gauge(descSplit, boolValue(g.Split), l...)
+		gauge(descDeaf, boolValue(g.Ears == carp.EarsDeaf.String()), l...)
+		for kind, n := range g.Alarms {
+			count(descAlarms, n, with(kind)...)
+		}
 		for why, n := range g.Drops {
 			count(descRejected, n, with(why)...)
 		}

@@ -38,6 +38,8 @@ type GroupStatus struct {
 	MastersSeen  []string          `json:"masters_seen"`
 	Drops        map[string]uint64 `json:"drops"`   // adverts refused, by reason
 	Alarms       map[string]uint64 `json:"alarms"`  // adverts that an operator should know of, by kind
+	Ears         string            `json:"ears"`    // hears, deaf or unknown: anybody at all on the carpdev
+	Split        bool              `json:"split"`   // the master is silent here and lives by the sync link
 	Auth         string            `json:"auth"`    // compat, permissive or enforce
 	Trailer      bool              `json:"trailer"` // our adverts have one
 	Packets      map[string]uint64 `json:"packets"` // all verdicts of the dataplane, by reason

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 )
 
 // What goes over the wire is
@@ -150,6 +151,11 @@ type GroupRole struct {
 	Term     uint64
 	Demotion int
 
+	// Ears is carp.Ears of the carpdev, Targets who might answer there: IPv4
+	// neighbours.
+	Ears    uint8
+	Targets []netip.Addr
+
 	// Marks are how far the adverts of each node have come, as far as the
 	// sender knows; the first one is its own.
 	Marks []Mark
@@ -159,6 +165,9 @@ type GroupRole struct {
 type Mark struct {
 	Node, Epoch, Counter uint64
 }
+
+// targetsMax bounds the neighbours of one group in a heartbeat.
+const targetsMax = 4
 
 // marksMax bounds the marks of one group in a heartbeat.
 const marksMax = 8
@@ -211,6 +220,12 @@ func appendBeat(b []byte, h *beat) []byte {
 			b = binary.BigEndian.AppendUint64(b, m.Epoch)
 			b = binary.BigEndian.AppendUint64(b, m.Counter)
 		}
+		targets := g.Targets[:min(len(g.Targets), targetsMax)]
+		b = append(b, g.Ears, byte(len(targets)))
+		for _, a := range targets {
+			v := a.As4()
+			b = append(b, v[:]...)
+		}
 	}
 	endMessage(b, at)
 	return b
@@ -239,6 +254,12 @@ func parseBeat(body []byte, h *beat) error {
 	for i := range h.roles {
 		for range min(int(r.u8()), marksMax) {
 			h.roles[i].Marks = append(h.roles[i].Marks, Mark{Node: r.u64(), Epoch: r.u64(), Counter: r.u64()})
+		}
+		h.roles[i].Ears = r.u8()
+		for range min(int(r.u8()), targetsMax) {
+			if v := r.take(4); len(v) == 4 {
+				h.roles[i].Targets = append(h.roles[i].Targets, netip.AddrFrom4([4]byte(v)))
+			}
 		}
 	}
 	if r.short {

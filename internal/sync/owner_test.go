@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -209,12 +210,15 @@ func TestRolesArrive(t *testing.T) {
 		a, b := pair(t, n)
 		defer a.stop()
 		defer b.stop()
-		want := []GroupRole{{"wan", 2, 7, 0, []Mark{{1, 2, 3}, {4, 5, 6}}}, {"lan", 1, 1 << 40, -3, nil}}
+		want := []GroupRole{
+			{Name: "wan", State: 2, Term: 7, Ears: 1, Targets: []netip.Addr{addrA.Addr()}, Marks: []Mark{{1, 2, 3}, {4, 5, 6}}},
+			{Name: "lan", State: 1, Term: 1 << 40, Demotion: -3},
+		}
 		a.m.SetRoles(want)
 		wait(t, 10*time.Millisecond, "roles", func() bool {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			return cmp.Diff(b.roles, want) == ""
+			return cmp.Diff(b.roles, want, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) == ""
 		})
 	})
 }

@@ -43,6 +43,15 @@ func (g *Group) alarm(v *carp.Verdict) {
 	}
 }
 
+// partition tells that the master is silent on the carpdev alone, or no longer so.
+func (g *Group) partition(t Transition) {
+	log, text := g.log.Warn, "the master is silent here and lives by the sync link: it stays (split: hold)"
+	if !g.split {
+		log, text = g.log.Info, "the master is no longer silent on the carpdev alone"
+	}
+	log(text, zap.String("group", g.cfg.Name), zap.String("carpdev", g.cfg.Carpdev), zap.Uint8("vhid", t.VHID), zap.Stringer("state", t.To))
+}
+
 // remind tells a node how far we have seen it come. It leaves from our own MAC
 // and our own address, for we may be a backup.
 func (g *Group) remind(seen []byte, is4 bool) {

@@ -102,6 +102,7 @@ type Group struct {
 	announces [][]byte // whole frames, one per shared address
 	box       mailbox
 	deaf      bool                   // as OnDeaf was told; Run's
+	split     bool                   // as was complained about; Run's
 	otherBase uint8                  // the advbase of a peer that was complained about; Run's
 	alarmed   [carp.Alarms]time.Time // when each was last complained about; Run's
 	out       []byte                 // the frame under construction; Run's
@@ -272,8 +273,12 @@ func (g *Group) step(verb func(*carp.Machine, time.Time) carp.Effects) {
 	e := verb(g.machine, now)
 	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
 	t.Adopted = t.To != t.From && e.Role == nil
-	deaf := g.machine.Deaf()
+	deaf, split := g.machine.Deaf(), g.machine.Split()
 	g.mu.Unlock()
+	if split != g.split {
+		g.split = split
+		g.partition(t)
+	}
 	if deaf != g.deaf {
 		g.deaf = deaf
 		if g.cfg.OnDeaf != nil {

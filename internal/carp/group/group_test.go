@@ -398,14 +398,14 @@ func TestTheNewerTermStays(t *testing.T) {
 		a := start(t, s, 1, carp.Config{AdvBase: 1})
 		b := start(t, s, 2, carp.Config{AdvBase: 1, AdvSkew: 100})
 		time.Sleep(4500 * time.Millisecond)
-		b.Peer("fw-a", a.Status().State, a.Status().Term)
+		b.Peer("fw-a", carp.Said{State: a.Status().State, Term: a.Status().Term})
 		s.set(func() { s.lose = func(*port, []byte) bool { return true } })
 		time.Sleep(5 * time.Second)
 		wantState(t, b, carp.Master)
 		s.set(func() { s.lose = nil })
 		for range 50 { // what the sync channel says meanwhile
-			b.Peer("fw-a", a.Status().State, a.Status().Term)
-			a.Peer("fw-b", b.Status().State, b.Status().Term)
+			b.Peer("fw-a", carp.Said{State: a.Status().State, Term: a.Status().Term})
+			a.Peer("fw-b", carp.Said{State: b.Status().State, Term: b.Status().Term})
 			time.Sleep(100 * time.Millisecond)
 		}
 		wantState(t, b, carp.Master)

@@ -17,14 +17,10 @@ type mailbox struct {
 	news   chan struct{} // holds one: there is something
 	link   []bool        // [up], [down] or [down up]
 	demote map[string]int
-	peers  map[string]peerSays // by node
+	peers  map[string]carp.Said // by node
+	ears   *carp.Ears
 	follow bool
 	stamp  bool
-}
-
-type peerSays struct {
-	state carp.State
-	term  uint64
 }
 
 // put changes the mailbox under its lock and tells Run.
@@ -53,12 +49,15 @@ func (b *mailbox) take() []func(*carp.Machine, time.Time) carp.Effects {
 	}
 	for _, node := range slices.Sorted(maps.Keys(b.peers)) {
 		p := b.peers[node]
-		add(func(m *carp.Machine, now time.Time) carp.Effects { return m.Peer(now, node, p.state, p.term) })
+		add(func(m *carp.Machine, now time.Time) carp.Effects { return m.Peer(now, node, p) })
+	}
+	if e := b.ears; e != nil {
+		add(func(m *carp.Machine, now time.Time) carp.Effects { return m.Ears(now, *e) })
 	}
 	if b.follow {
 		add((*carp.Machine).Follow)
 	}
-	b.demote, b.link, b.peers, b.follow = nil, nil, nil, false
+	b.demote, b.link, b.peers, b.ears, b.follow = nil, nil, nil, nil, false
 	return verbs
 }
 
@@ -87,13 +86,18 @@ func (g *Group) Demote(owner string, n int) {
 
 // Peer tells what another node of ours says about this vhid over the
 // authenticated sync channel. Call it every 100 ms.
-func (g *Group) Peer(node string, s carp.State, term uint64) {
+func (g *Group) Peer(node string, s carp.Said) {
 	g.box.put(func() {
 		if g.box.peers == nil {
-			g.box.peers = make(map[string]peerSays)
+			g.box.peers = make(map[string]carp.Said)
 		}
-		g.box.peers[node] = peerSays{s, term}
+		g.box.peers[node] = s
 	})
+}
+
+// Ears tells what this node hears on the carpdev from anybody at all.
+func (g *Group) Ears(e carp.Ears) {
+	g.box.put(func() { g.box.ears = &e })
 }
 
 // Stamp asks Run to call OnStamp: a sign of life that only the election itself can

@@ -36,6 +36,8 @@ type Status struct {
 
 	Alarms map[string]uint64 // adverts that an operator should know of, by kind
 
+	Split bool // a master is silent here and lives by the sync channel
+
 	Masters []MasterSeen // heard within three of their intervals
 }
 
@@ -85,6 +87,7 @@ func (g *Group) Status() Status {
 			s.Drops[carp.Drop(d).String()] = n
 		}
 	}
+	s.Split = m.Split()
 	for a, n := range g.count.alarms {
 		if carp.Alarm(a) != carp.NoAlarm && n > 0 {
 			s.Alarms[carp.Alarm(a).String()] = n
