@@ -82,13 +82,16 @@ func BenchmarkForged(b *testing.B) {
 				addrs[0] = shared4
 			}
 			key = carp.NewKey(testPassword, testVHID, addrs, carp.OpenBSD)
-			r.setShield(b, Shield{Digests: key.DigestStates()})
+			trailer := carp.NewTrailerKey([32]byte{1}, "lan", testVHID)
+			r.setShield(b, Shield{Digests: key.DigestStates(), Trailers: []TrailerKey{{ID: trailer.ID(), TrailerState: trailer.State()}}})
+			signed36 := advertHeader(testVHID)
 			frames := []struct {
 				unit string
 				in   []byte
 				ns   float64
 			}{
 				{unit: "ns/forged", in: advert4(testVHID)},
+				{unit: "ns/forged-trailer", in: framed4(append(signed36, cat([]byte{'X', 'C', 1, trailer.ID()}, make([]byte, 44))...))},
 				{unit: "ns/genuine", in: framed4(signed(b, key, 1))},
 				{unit: "ns/foreign", in: ethernet(ownMAC, clientMAC, 0x0800, ipv4(client4, own4, 17, 64, make([]byte, 26)))},
 			}
