@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/xcarp/xcarp/internal/carp"
 )
 
@@ -40,8 +42,10 @@ func BenchmarkFrame(b *testing.B) {
 					r.port.maps.word(testVHID).Store(s.word)
 				}
 			}
-			prog := r.progs[bb.prog]
-			if bb.prog == "" { // the harness alone
+			var prog *ebpf.Program
+			if bb.prog != "" {
+				prog = r.prog(b, bb.prog)
+			} else { // the harness alone
 				var objs passObjects
 				if err := loadPassObjects(&objs, nil); err != nil {
 					b.Fatal(err)
@@ -98,7 +102,7 @@ func BenchmarkForged(b *testing.B) {
 			n := 0.0
 			for b.Loop() {
 				for i := range frames {
-					_, d, err := r.progs[xdpProgCarpXdp].Benchmark(frames[i].in, 2000, nil)
+					_, d, err := r.prog(b, xdpProgCarpXdp).Benchmark(frames[i].in, 2000, nil)
 					if err != nil {
 						b.Fatal(err)
 					}
