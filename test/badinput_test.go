@@ -165,6 +165,9 @@ func (n *node) snapshot() string {
 			if c[0] == "bridge" && !strings.Contains(line, "00:00:5e") {
 				continue // multicast groups come and go with the kernel's own doings
 			}
+			if strings.Contains(line, "Peer netns reference is invalid") {
+				continue // ip's complaint while other namespaces come and go
+			}
 			b.WriteString(unstableLink.ReplaceAllString(line, ""))
 		}
 	}
