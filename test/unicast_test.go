@@ -24,8 +24,8 @@ groups:
 // An advertFrame is where an advert of ours went.
 type advertFrame struct{ src, dst, from, to string }
 
-// adverts returns where the adverts went that the node sent, in order.
-func (t *tap) adverts() []advertFrame {
+// sentTo returns where the adverts went that the node sent, in order.
+func (t *tap) sentTo() []advertFrame {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var all []advertFrame
@@ -79,7 +79,7 @@ func TestUnicastPeers(t *testing.T) {
 	}
 	want4 := advertFrame{vMAC(lanVHID), mac(t, p.b.ns, "lan0").String(), "10.0.0.2", "10.0.0.3"}
 	want6 := advertFrame{vMAC(lanVHID), mac(t, p.b.ns, "lan0").String(), "fd00:1::2", "fd00:1::3"}
-	for _, f := range ofA.adverts() {
+	for _, f := range ofA.sentTo() {
 		if f != want4 && f != want6 {
 			t.Errorf("an advert went as %+v, want %+v or %+v", f, want4, want6)
 		}
@@ -123,7 +123,7 @@ func TestAnotherMulticastGroup(t *testing.T) {
 	p.b.start()
 	p.a.waitState(30*time.Second, "MASTER", "lan")
 	nstest.Eventually(t, 30*time.Second, "ten adverts of a accepted by b", func() bool { return p.b.group("lan").Received >= 10 })
-	for _, f := range ofA.adverts() {
+	for _, f := range ofA.sentTo() {
 		if got := f.dst + " " + f.to; got != "01:00:5e:01:02:03 239.1.2.3" && got != "33:33:00:02:00:03 ff02::1:2:3" {
 			t.Errorf("an advert went to %s", got)
 		}

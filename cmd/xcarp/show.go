@@ -84,6 +84,9 @@ func render(s *daemon.Status, now time.Time) string {
 		fmt.Fprintf(&b, "  carpdev     %s\n", hearing(&g))
 		fmt.Fprintf(&b, "  auth        %s, trailer %s; alarms: %s\n", g.Auth, onOff(g.Trailer), counts(g.Alarms))
 		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))
+		if g.Hint != "" {
+			fmt.Fprintf(&b, "  hint        %s\n", g.Hint)
+		}
 	}
 	renderTracks(&b, s, now)
 	if len(s.Sync) > 0 {

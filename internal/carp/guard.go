@@ -170,6 +170,9 @@ func (g *Guard) Self() Mark {
 // Marks returns the last accepted mark of every other node that has a trailer.
 func (g *Guard) Marks() map[uint64]Mark { return maps.Clone(g.marks) }
 
+// Mark returns the last accepted mark of a node.
+func (g *Guard) Mark(node uint64) Mark { return g.marks[node] }
+
 // Sign appends the payload of an advert to b: 36 bytes and the trailer.
 func (g *Guard) Sign(b []byte, a *Advert, term uint64) []byte {
 	g.cfg.Key.Sign(a)

@@ -61,6 +61,8 @@ type Daemon struct {
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
 
+	suspects chan suspicious // bounded: a flood need not be looked at whole
+
 	mu        stdsync.Mutex
 	roles     map[string]sync.GroupRole
 	marksTurn int
@@ -77,6 +79,7 @@ func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 		started:  time.Now(),
 		carpdevs: map[int]*carpdev{},
 		roles:    map[string]sync.GroupRole{},
+		suspects: make(chan suspicious, 16),
 		keyIDs:   keyIDs(cfg.Keys),
 	}
 	if err := d.open(); err != nil {
@@ -297,7 +300,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.sysctls()
 		run(d.mirror.Run)
 	}
+	run(d.investigate)
 	for _, dev := range d.carpdevs {
+		run(func(ctx context.Context) error { return d.sample(ctx, dev) })
 		run(dev.ears.Run)
 	}
 	run(d.liveness)

@@ -28,8 +28,9 @@ type member struct {
 	dev      *carpdev
 	group    *group.Group
 	conn     net.PacketConn
-	siblings []*member    // of the same bundle, without this one
-	ifDown   int          // how much a carpdev that is down demotes them
+	siblings []*member // of the same bundle, without this one
+	ifDown   int       // how much a carpdev that is down demotes them
+	clues    clues
 	alive    atomic.Int64 // when the election loop last gave a sign of life, ns since boot
 }
 
@@ -101,6 +102,10 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev) (*member, error) {
 	}
 	d.identity.Machine(&c.Machine)
 	d.identity.Guard(g.Name, &c.Guard)
+	m.clues = clues{vhid: g.VHID, advbase: g.AdvBase, password: groupPassword(d.cfg.Key, g), prefixes: g.Addresses, others: slices.Collect(maps.Keys(d.shared()))}
+	if err := d.shield(m, &c); err != nil {
+		return nil, err
+	}
 	m.group = group.New(c)
 	if adopted {
 		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
@@ -346,6 +351,8 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Answer:       m.dev.port.Answer(),
 		MastersSeen:  []string{},
 		Drops:        m.drops(s.Drops, packets),
+		Hint:         m.clues.hint(now),
+		Shield:       string(m.dev.port.Shielding()),
 		Alarms:       s.Alarms,
 		Split:        s.Split,
 		Auth:         string(m.cfg.Auth),
@@ -401,7 +408,7 @@ func (m *member) lost() uint64 {
 
 // droppedEarly are the dataplane's reasons to drop an advert. What XDP dropped the
 // daemon never saw; what tc drops it has counted itself.
-var droppedEarly = []string{"badttl", "badlen", "badsum", "badfrag"}
+var droppedEarly = []string{"badttl", "badlen", "badsum", "badfrag", "badauth", "badtrailer", "replay", "loop", "ratelimit"}
 
 // drops adds up why adverts were refused, wherever that was.
 func (m *member) drops(daemon, packets map[string]uint64) map[string]uint64 {

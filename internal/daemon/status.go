@@ -45,6 +45,8 @@ type GroupStatus struct {
 
 	XDPMode      string            `json:"xdp_mode"` // native, generic or tc
 	Answer       string            `json:"answer"`   // ARP and ND answered by xdp or tc
+	Shield       string            `json:"shield"`   // verify: digests are checked in the kernel; limit: it refuses that
+	Hint         string            `json:"hint"`     // why adverts are refused, as far as one can tell
 	MastersSeen  []string          `json:"masters_seen"`
 	Drops        map[string]uint64 `json:"drops"`   // adverts refused, by reason
 	Alarms       map[string]uint64 `json:"alarms"`  // adverts that an operator should know of, by kind

@@ -77,6 +77,12 @@ type Config struct {
 	// before, and which one we have now. It must not block. May be nil.
 	OnEpoch func(epoch uint64)
 
+	// OnSign is told how far we have come before a signed advert leaves, and
+	// OnVerdict what was thought of one that came: mark is where the node that
+	// signed it has come by that. Neither may block. May be nil.
+	OnSign    func(self carp.Mark)
+	OnVerdict func(v *carp.Verdict, mark carp.Mark)
+
 	Now func() time.Time // nil: the boot clock
 	Log *zap.Logger      // nil: none
 }
@@ -248,7 +254,11 @@ func (g *Group) receive(b []byte) {
 	if why == carp.Accepted {
 		g.mu.Lock()
 		v = g.guard.Judge(g.now(), &r)
+		mark := g.guard.Mark(v.Node)
 		g.mu.Unlock()
+		if g.cfg.OnVerdict != nil {
+			g.cfg.OnVerdict(&v, mark)
+		}
 	}
 	switch {
 	case why == carp.DropVersion && r.VRRP():

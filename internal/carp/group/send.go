@@ -107,8 +107,13 @@ func (g *Group) advertise(a *carp.Advert) error {
 // sign appends the payload of an advert.
 func (g *Group) sign(b []byte, a *carp.Advert) []byte {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.guard.Sign(b, a, g.machine.Term())
+	b = g.guard.Sign(b, a, g.machine.Term())
+	self := g.guard.Self()
+	g.mu.Unlock()
+	if g.cfg.OnSign != nil && g.cfg.Machine.Trailer {
+		g.cfg.OnSign(self)
+	}
+	return b
 }
 
 // announce tells neighbours and switches where the shared addresses are now.
