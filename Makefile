@@ -25,6 +25,7 @@ ROOT_TEST := XCARP_TEST_ROOT=1 $(GO) test -count=1 -p 1
 RACE_ALSO ?= internal/carp/group internal/sync
 
 BENCH ?= .
+SEEDS ?= 20000
 export MATRIX_KERNELS MATRIX_PACKAGES
 
 # The version comes from LDFLAGS; a checkout of another user must build as well.
@@ -49,7 +50,7 @@ build-all: build ## the same, and for arm64 in bin/arm64
 	GOARCH=arm64 $(GOBUILD) -o bin/arm64/ ./cmd/xcarp ./cmd/xcarp-lab
 
 test: root ## all that CI runs, as root: installs what is missing, lint, generated files, kernels, tests
-	@scripts/phases deps build-all lint generate-check matrix test-unit test-root
+	@scripts/phases deps build-all lint generate-check sim matrix test-unit test-root
 
 test-unit: ## tests that build no networks, with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 5m $$(scripts/pure $(RACE_ALSO))
@@ -86,7 +87,18 @@ matrix: ## the dataplane's tests on stock kernels, oldest and newest, under emul
 	@scripts/need $(NEED_MATRIX)
 	@test/matrix/run
 
-faults sim soak packages: ## not backed by anything yet
+faults: root ## the table of faults: each row's test, its result and its figures
+	@scripts/need $(NEED_TEST)
+	@XCARP_TEST_ROOT=1 $(GO) run ./test/faults
+
+soak: root ## the table of faults with its long rows in full (an hour and a half)
+	@scripts/need $(NEED_TEST)
+	@XCARP_TEST_ROOT=1 XCARP_TEST_LONG=1 $(GO) run ./test/faults
+
+sim: bin/xcarp-lab ## the election in SEEDS simulated worlds; SEED=n shows every event of that one
+	bin/xcarp-lab sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+packages: ## not backed by anything yet
 	@echo "make $@: nothing is behind this target yet" >&2; exit 1
 
 deps: ## install what is missing to build and test (Debian packages, as root)

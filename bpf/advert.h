@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
  *
- * What no CARP implementation would send never gets past here. What only might
- * be false (digest, counter) is for user space to judge.
+ * What no CARP implementation would send never gets past here.
  */
 #ifndef ADVERT_H
 #define ADVERT_H
@@ -69,7 +68,20 @@ static __always_inline enum reason advert(void *at, void *end, __s32 n, __s32 ha
 
 static __always_inline int certainly_false(enum reason why)
 {
-	return why == R_BADTTL || why == R_BADFRAG || why == R_BADLEN || why == R_BADSUM;
+	switch (why) {
+	case R_BADTTL:
+	case R_BADFRAG:
+	case R_BADLEN:
+	case R_BADSUM:
+	case R_BADAUTH:
+	case R_BADTRAILER:
+	case R_REPLAY:
+	case R_LOOP:
+	case R_RATELIMIT:
+		return 1;
+	default:
+		return 0;
+	}
 }
 
 #endif

@@ -7,7 +7,7 @@
 #define CARP_H
 
 /* Of everything below. A pinned map of another layout is never read. */
-enum layout { LAYOUT = 1 };
+enum layout { LAYOUT = 2 };
 
 /* The numbers of carp.State in Go, which a test compares. */
 enum role { ROLE_INIT, ROLE_BACKUP, ROLE_MASTER, ROLE_DRAIN };
@@ -76,6 +76,11 @@ enum reason {
 	R_BADLEN,
 	R_BADSUM,
 	R_BADFRAG,
+	R_BADAUTH,    /* neither the digest nor a trailer is of our keys */
+	R_BADTRAILER, /* the digest alone is, and that is not enough here */
+	R_REPLAY,     /* not newer than what its sender was last believed */
+	R_LOOP,	      /* our own */
+	R_RATELIMIT,  /* more than anybody has to say */
 	/* shapes */
 	R_VLAN,
 	R_RUNT,
@@ -89,7 +94,7 @@ enum reason {
 	R_FENCE_ARP,	/* ARP for a shared address, not master */
 	R_FENCE_ND,
 	R_HAIRPIN, /* came in here, goes out here, to a shared address */
-	REASONS = 40,
+	REASONS = 64,
 };
 
 /* The CARP header, as in ip_carp.h. */
@@ -103,6 +108,89 @@ struct carp {
 	__be16 sum;
 	__be32 counter[2];
 	__u8 md[20];
+};
+
+enum {
+	HEADER_LEN = 36,
+	TRAILER_LEN = 48, /* of ours: see carp.Trailer in Go */
+	TRAILER_SIGNED = 30,
+	TRAILER_MAC = 16,
+	SHIELD_DIGESTS = 2,
+	SHIELD_TRAILERS = 4,
+	SHIELD_NODES = 8,
+	SHIELD_PEERS = 4,
+};
+
+/* HMAC-SHA1 of one list of addresses, hashed as far as it is the same for every
+ * advert: what a dump of it shows is no password.
+ */
+struct digest_key {
+	__u32 inner[5]; /* after the whole blocks of pad and addresses */
+	__u32 outer[5]; /* after the pad */
+	__u32 at;	/* of the counter, in tail */
+	__u32 blocks;	/* of tail, 1 or 2 */
+	__u8 tail[128]; /* the rest of the addresses, the counter, SHA-1's padding */
+};
+
+/* HMAC-SHA256 after the pads. */
+struct trailer_key {
+	__u32 inner[8];
+	__u32 outer[8];
+	__u32 id;
+	__u32 pad;
+};
+
+enum shield_flag {
+	SHIELD_ENFORCE = 1, /* nothing is believed without a trailer */
+};
+
+/* What adverts of a vhid are checked against. Replaced as a whole. */
+struct shield {
+	enum shield_flag flags;
+	__u32 digests;	/* 0: not checked */
+	__u32 trailers; /* 0: nobody sends them */
+	__u32 pad;
+	__u64 every; /* ns between adverts of one sender, lasting */
+	__u64 burst; /* ns worth of adverts at once */
+	struct digest_key digest[SHIELD_DIGESTS];
+	struct trailer_key trailer[SHIELD_TRAILERS];
+};
+
+/* The newest advert of a node that was believed, or sent. */
+struct mark {
+	__u64 node, epoch, counter;
+	__u64 own; /* 1: it is us */
+};
+
+/* Who has been believed lately, on one vhid. Replaced as a whole. */
+struct known {
+	__u32 nodes, peers;
+	struct mark node[SHIELD_NODES];
+	struct in6_addr peer[SHIELD_PEERS]; /* sources; IPv4 as ::ffff:a.b.c.d */
+};
+
+/* When each sender's next advert would be due if it were evenly spaced: the
+ * generic cell rate algorithm, ITU-T I.371.
+ */
+struct bucket {
+	__u64 signed_; /* with a right trailer */
+	__u64 stranger;
+	__u64 old; /* signed, and of an epoch that is over */
+	__u64 peer[SHIELD_PEERS];
+};
+
+/* An advert that was refused, or a VRRP packet with the number of a vhid. */
+struct sample {
+	__u64 at;
+	enum reason why;
+	__u16 len; /* of the payload, by the IP header */
+	__u8 ttl;
+	__u8 have; /* bytes of data */
+	struct in6_addr from;
+	__u8 mac[6];
+	__u8 pad[2];
+	__u8 data[HEADER_LEN + TRAILER_LEN];
+	__u32 pad2;
 };
 
 #endif

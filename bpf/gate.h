@@ -31,7 +31,8 @@ struct finding {
 	__u32 vhid;
 	enum reason why;
 	int answer_here; /* by the program that asks, not by one behind it */
-	int solicited;	 /* the asker has an address */
+	enum shielding shielding;
+	int solicited; /* the asker has an address */
 	int router;
 	__u8 asker[6];
 	struct in6_addr to;
@@ -207,32 +208,36 @@ static __always_inline int write_na(void *data, void *end, struct finding *f)
 	return 0;
 }
 
-/* Is this frame addressed to this device, under one of its names? */
-static __always_inline int to_us(struct ethhdr *eth)
+/* Is this frame addressed to this device, under one of its names, or to many? An
+ * advert may go to one peer, or to a multicast group of the operator's choice.
+ */
+static __always_inline int for_us(struct ethhdr *eth)
 {
 	struct port *p = this_port();
 
-	return p && (same_mac(eth->h_dest, p->mac) || vmac_vhid(eth->h_dest));
+	return eth->h_dest[0] & 1 || (p && (same_mac(eth->h_dest, p->mac) || vmac_vhid(eth->h_dest)));
 }
 
 static __always_inline int gate_advert(void *at, void *end, __s32 n, __s32 have, __u8 ttl, int fragment,
-				       struct finding *f)
+				       struct ethhdr *eth, const struct in6_addr *from, struct finding *f)
 {
 	__u32 vhid;
 	enum reason why = advert(at, end, n, have, ttl, fragment, &vhid);
 
+	why = shield(f->shielding, why, at, end, n, ttl, eth, from, vhid);
 	return say(f, vhid, why, certainly_false(why) ? DROP : PASS);
 }
 
 static __always_inline int gate_ipv4(struct cursor *c, struct ethhdr *eth, __u32 len, struct finding *f)
 {
+	struct in6_addr from = {};
 	struct iphdr *ip;
 	__u32 hlen;
 	__u16 frag;
 
 	if (parse_ipv4(c, &ip) != PROTO_CARP)
 		return NEXT;
-	if (ip->daddr != bpf_htonl(0xe0000012) && !to_us(eth)) /* 224.0.0.18 */
+	if (!for_us(eth))
 		return NEXT;
 	frag = bpf_ntohs(ip->frag_off);
 	if (frag & IP_OFFSET)
@@ -240,12 +245,15 @@ static __always_inline int gate_ipv4(struct cursor *c, struct ethhdr *eth, __u32
 	hlen = ip->ihl * 4;
 	if (hlen < sizeof(*ip))
 		return say(f, 0, R_RUNT, PASS);
+	from.in6_u.u6_addr32[2] = bpf_htonl(0xffff);
+	from.in6_u.u6_addr32[3] = ip->saddr;
 	return gate_advert((void *)ip + hlen, c->end, (__s32)bpf_ntohs(ip->tot_len) - (__s32)hlen,
-			   (__s32)(len - sizeof(*eth) - hlen), ip->ttl, frag & IP_MF, f);
+			   (__s32)(len - sizeof(*eth) - hlen), ip->ttl, frag & IP_MF, eth, &from, f);
 }
 
 static __always_inline int gate_ipv6(struct cursor *c, struct ethhdr *eth, __u32 len, struct finding *f)
 {
+	struct in6_addr from;
 	struct ipv6hdr *ip;
 	int proto = parse_ipv6(c, &ip);
 
@@ -253,12 +261,11 @@ static __always_inline int gate_ipv6(struct cursor *c, struct ethhdr *eth, __u32
 		return gate_nd(c, eth, ip, len, f);
 	if (proto != PROTO_CARP)
 		return NEXT;
-	if ((ip->daddr.in6_u.u6_addr32[0] != bpf_htonl(0xff020000) || ip->daddr.in6_u.u6_addr32[1] ||
-	     ip->daddr.in6_u.u6_addr32[2] || ip->daddr.in6_u.u6_addr32[3] != bpf_htonl(0x12)) &&
-	    !to_us(eth)) /* ff02::12 */
+	if (!for_us(eth))
 		return NEXT;
+	from = ip->saddr;
 	return gate_advert(c->at, c->end, bpf_ntohs(ip->payload_len),
-			   (__s32)(len - sizeof(*eth) - sizeof(*ip)), ip->hop_limit, 0, f);
+			   (__s32)(len - sizeof(*eth) - sizeof(*ip)), ip->hop_limit, 0, eth, &from, f);
 }
 
 /* Frames for a virtual MAC become frames for the device, or nothing. */

@@ -11,6 +11,8 @@
 #include "maps.h"
 #include "frame.h"
 #include "advert.h"
+#include "digest.h"
+#include "shield.h"
 #include "gate.h"
 
 #define TC_ACT_UNSPEC (-1) /* on to the next program: others have theirs */
@@ -22,13 +24,13 @@
 #define VLAN_VID 0xfff
 #define PULL	 512
 
-SEC("tc") int carp_ingress(struct __sk_buff *skb)
+static __always_inline int ingress(struct __sk_buff *skb, enum shielding shielding)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct finding f = {.answer_here = 1};
 	struct port *p = this_port();
 	struct ethhdr *eth;
-	int action, quiet;
+	int action, quiet = p && p->flags & PORT_XDP; /* XDP has judged and counted it */
 
 	if (skb->vlan_present && skb->vlan_tci & VLAN_VID)
 		return verdict(0, R_VLAN, TC_ACT_UNSPEC);
@@ -40,6 +42,7 @@ SEC("tc") int carp_ingress(struct __sk_buff *skb)
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
 	}
+	f.shielding = quiet ? NO_SHIELD : shielding;
 	action = gate(data, end, skb->len, &f);
 	switch (action) {
 	case ANSWER_ND:
@@ -62,8 +65,18 @@ SEC("tc") int carp_ingress(struct __sk_buff *skb)
 	if (p && skb->pkt_type == PACKET_OTHERHOST && (void *)(eth + 1) <= end &&
 	    same_mac(eth->h_dest, p->mac))
 		bpf_skb_change_type(skb, PACKET_HOST);
-	quiet = p && p->flags & PORT_XDP; /* XDP has counted it */
 	return verdict(f.vhid, quiet ? R_FOREIGN : f.why, TC_ACT_UNSPEC);
+}
+
+SEC("tc") int carp_ingress(struct __sk_buff *skb)
+{
+	return ingress(skb, VERIFY);
+}
+
+/* For kernels that refuse the one above: without cryptography. */
+SEC("tc") int carp_ingress_light(struct __sk_buff *skb)
+{
+	return ingress(skb, LIMIT);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

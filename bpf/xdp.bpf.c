@@ -9,12 +9,14 @@
 #include "maps.h"
 #include "frame.h"
 #include "advert.h"
+#include "digest.h"
+#include "shield.h"
 #include "gate.h"
 
-static __always_inline int ingress(struct xdp_md *ctx)
+static __always_inline int ingress(struct xdp_md *ctx, enum shielding shielding)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct finding f = {};
+	struct finding f = {.shielding = shielding};
 	struct port *p = this_port();
 	__u32 len = end - data;
 
@@ -37,7 +39,7 @@ static __always_inline int ingress(struct xdp_md *ctx)
 
 SEC("xdp") int carp_xdp(struct xdp_md *ctx)
 {
-	return ingress(ctx);
+	return ingress(ctx, VERIFY);
 }
 
 /* For devices with an MTU whose frames do not fit into one buffer. Every header
@@ -45,7 +47,18 @@ SEC("xdp") int carp_xdp(struct xdp_md *ctx)
  */
 SEC("xdp.frags") int carp_xdp_frags(struct xdp_md *ctx)
 {
-	return ingress(ctx);
+	return ingress(ctx, VERIFY);
+}
+
+/* For kernels that refuse the two above: without cryptography. */
+SEC("xdp") int carp_xdp_light(struct xdp_md *ctx)
+{
+	return ingress(ctx, LIMIT);
+}
+
+SEC("xdp.frags") int carp_xdp_light_frags(struct xdp_md *ctx)
+{
+	return ingress(ctx, LIMIT);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -48,7 +48,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 	}{
 		{"an unknown key", edit("preempt:", "premept:"), []string{"xcarp.yaml:4:1: ", "premept", "did you mean", "preempt"}},
 		{"an unknown key in a group", edit("vhid: 1, ", "vhid: 1, addreses: [], "), []string{"xcarp.yaml:6:", "addreses", "addresses"}},
-		{"a key that comes later", edit("bundle:", "track: {}\nbundle:"), []string{"xcarp.yaml:9:", "track", "not supported by this version"}},
+		{"a key that comes later", edit("bundle:", "accelerate: {}\nbundle:"), []string{"xcarp.yaml:9:", "accelerate", "not supported by this version"}},
 		{"a duplicate key", edit("preempt: true", "preempt: true\npreempt: false"), []string{"xcarp.yaml:5:", "preempt"}},
 		{"a duplicate vhid", edit("wan: {vhid: 1, carpdev: wan0, addresses: [203.0.113.1/24, \"2001:db8:1::1/64\"]}", "wan: {vhid: 2, carpdev: lan0, addresses: [10.0.0.9/24]}"), []string{"xcarp.yaml:7:", "vhid 2"}},
 		{"a vhid out of range", edit("vhid: 1,", "vhid: 256,"), []string{"xcarp.yaml:6:", "256", "1 to 255"}},

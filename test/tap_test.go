@@ -73,6 +73,7 @@ func (t *tap) read(stop chan struct{}) {
 			continue // towards the node
 		}
 		p := gopacket.NewPacket(append([]byte(nil), buf[:n]...), layers.LayerTypeEthernet, gopacket.DecodeOptions{})
+		p.Metadata().Timestamp = time.Now()
 		t.mu.Lock()
 		t.from = append(t.from, p)
 		t.mu.Unlock()

@@ -74,11 +74,21 @@ func render(s *daemon.Status, now time.Time) string {
 			g.AdvBase, g.AdvSkew, g.IntervalMS/1e3, g.MasterDownMS/1e3, onOff(g.Preempt))
 		fmt.Fprintf(&b, "  lease       %.4g s left, term %d\n", g.LeaseMS/1e3, g.Term)
 		fmt.Fprintf(&b, "  demotion    %d%s\n", g.Demotion, byOwner(g.Demotions))
+		if len(g.Waits) > 0 {
+			fmt.Fprintf(&b, "  waits for   %s\n", strings.Join(g.Waits, "; "))
+		}
 		fmt.Fprintf(&b, "  adverts     %d sent, %d received, %d send errors; masters heard: %s\n", g.Sent, g.Received, g.SendErrors, orNone(g.MastersSeen))
+		if g.SilentFamily != "" {
+			fmt.Fprintf(&b, "  ALARM       no %s adverts from that master: look at multicast snooping and filters on the way\n", g.SilentFamily)
+		}
 		fmt.Fprintf(&b, "  carpdev     %s\n", hearing(&g))
 		fmt.Fprintf(&b, "  auth        %s, trailer %s; alarms: %s\n", g.Auth, onOff(g.Trailer), counts(g.Alarms))
 		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))
+		if g.Hint != "" {
+			fmt.Fprintf(&b, "  hint        %s\n", g.Hint)
+		}
 	}
+	renderTracks(&b, s, now)
 	if len(s.Sync) > 0 {
 		b.WriteString("\nsync:\n")
 	}

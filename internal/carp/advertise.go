@@ -1,6 +1,7 @@
 package carp
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -11,12 +12,11 @@ import (
 // tag, and to peers that count on from ours.
 const counterStep = 2 * FamilyStep
 
-// sendErrOwner owns the demotion of a node that cannot send, with FreeBSD's
-// senderr_demotion_factor.
+// sendErrOwner owns the demotion of a node that cannot send.
 const (
 	sendErrOwner    = "senderr"
-	sendErrDemotion = 240
-	sendErrLimit    = 3 // consecutive errors, and then successes: as FreeBSD
+	sendErrDemotion = 240 // FreeBSD's senderr_demotion_factor
+	sendErrLimit    = 3   // consecutive errors, and then successes: as FreeBSD
 
 	// sendErrHold ends the demotion of a node that is BACKUP since: it sends
 	// nothing that could succeed.
@@ -125,7 +125,7 @@ func (m *Machine) Sent(now, at time.Time, err error) Effects {
 		m.sendErrs++
 		m.sendOKs = 0
 		if m.sendErrs == sendErrLimit {
-			m.demote(sendErrOwner, sendErrDemotion)
+			m.demote(sendErrOwner, cmp.Or(m.cfg.SendErrDemotion, sendErrDemotion))
 			m.sendErrAt = now
 		}
 		if retry := now.Add(m.leaseTime() / 4); retry.Before(m.next) {

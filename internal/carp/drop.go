@@ -15,13 +15,14 @@ const (
 	DropTTL          // badttl: TTL or hop limit is not 255, so it crossed a router
 	DropLength       // badlen: fewer than 36 bytes after the IP header
 	DropSum          // badsum: the checksum over the 36 bytes is wrong
-	DropVersion      // badver: another version or authlen; VRRP most likely
+	DropVersion      // badver: another version, type or authlen; VRRP most likely
 	DropVHID         // badvhid: not one of ours
 	DropLoop         // loop: our own advert came back
 	DropAuth         // badauth: password or address list differ
 	DropReplay       // replay: an advert that is not newer than the last one, or somebody's with other values in it
 	DropTrailer      // badtrailer: not signed by our key, where it must be
 	DropPinned       // pinned: a plain peer that claims to be better than it was
+	DropFamily       // badif: of a family that the group has no address of
 	drops
 )
 
@@ -30,7 +31,7 @@ const Drops = int(drops)
 
 var dropNames = [Drops]string{
 	"accepted", "notcarp", "hdrops", "badttl", "badlen", "badsum", "badver", "badvhid", "loop", "badauth",
-	"replay", "badtrailer", "pinned",
+	"replay", "badtrailer", "pinned", "badif",
 }
 
 // String returns the name of the reason's counter.

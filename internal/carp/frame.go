@@ -29,7 +29,6 @@ const (
 	etherVLAN = 0x8100
 	etherIP6  = 0x86dd
 	protoCARP = 112
-	lowDelay  = 0x10 // IPTOS_LOWDELAY, the TOS of OpenBSD's, NetBSD's and ucarp's adverts
 	ttl       = 255
 )
 
@@ -43,23 +42,17 @@ type Received struct {
 	Payload []byte
 }
 
-// AppendFrame appends the whole Ethernet frame that carries an advert from the
-// address from to the group of its family. DF is set and the IP id is 0, as
-// NetBSD does.
+// VRRP reports whether the payload is of a version of VRRP: RFC 3768, RFC 5798. A
+// frame with one was refused as another version.
+func (r *Received) VRRP() bool {
+	return len(r.Payload) >= 4 && (r.Payload[0]>>4 == 2 && r.Payload[3] != authLen || r.Payload[0]>>4 == 3)
+}
+
+// AppendFrame appends the frame of an advert from the address from to CARP's own
+// group of its family.
 func AppendFrame(b []byte, src MAC, from netip.Addr, advert []byte) []byte {
-	if from.Is4() {
-		b = appendEther(b, GroupMAC4, src, etherIP4)
-		at := len(b)
-		b = append(b, 0x45, lowDelay)
-		b = binary.BigEndian.AppendUint16(b, uint16(ip4Len+len(advert)))
-		b = append(b, 0, 0, 0x40, 0, ttl, protoCARP, 0, 0) // id, DF, checksum
-		b = appendAddrs(b, from, Group4)
-		binary.BigEndian.PutUint16(b[at+10:], ^sum(0, b[at:]))
-		return append(b, advert...)
-	}
-	b = appendEther(b, GroupMAC6, src, etherIP6)
-	b = appendIP6(b, lowDelay, len(advert), protoCARP, from, Group6)
-	return append(b, advert...)
+	e := ToGroup(src, from, netip.Addr{}, DefaultTOS)
+	return e.AppendFrame(b, advert)
 }
 
 func appendEther(b []byte, dst, src MAC, proto uint16) []byte {
@@ -89,8 +82,8 @@ func appendAddrs(b []byte, addrs ...netip.Addr) []byte {
 }
 
 // ParseFrame reads a received Ethernet frame, with one VLAN tag at most. The
-// checks come in the order of ip_carp.c up to the version; those that need to
-// know us (vhid, echo, digest) are the caller's. The trailer shares b.
+// checks are those of ip_carp.c up to the version; those that need to know us
+// (vhid, echo, digest) are the caller's. The trailer shares b.
 func ParseFrame(b []byte) (r Received, why Drop) {
 	if len(b) < etherLen {
 		return r, DropHeader
@@ -117,14 +110,16 @@ func ParseFrame(b []byte) (r Received, why Drop) {
 		return r, why
 	}
 	r.Payload = b
+	// The version first: VRRP is shorter, and its checksum is another. The type
+	// is not in the digest, and no other one has ever been sent.
+	if len(b) >= 4 && (b[0] != carpVersion<<4|carpType || b[3] != authLen) {
+		return r, DropVersion
+	}
 	if len(b) < AdvertLen {
 		return r, DropLength
 	}
 	if sum(0, b[:AdvertLen]) != 0xffff {
 		return r, DropSum
-	}
-	if b[0]>>4 != carpVersion || b[3] != authLen {
-		return r, DropVersion
 	}
 	r.decode(b)
 	return r, Accepted

@@ -111,10 +111,10 @@ func TestFrames(t *testing.T) {
 	}{
 		{"an IPv4 advert", AppendFrame(nil, testMAC, netip.MustParseAddr("192.0.2.1"), advert),
 			"01005e000012" + "00005e000107" + "0800" +
-				"45100016" + "00004000" + "ff70d953" + "c0000201" + "e0000012" + "aabb"},
+				"45e00016" + "00004000" + "ff70d883" + "c0000201" + "e0000012" + "aabb"},
 		{"an IPv6 advert", AppendFrame(nil, testMAC, netip.MustParseAddr("fe80::1"), advert),
 			"333300000012" + "00005e000107" + "86dd" +
-				"61000000" + "0002" + "70" + "ff" +
+				"6e000000" + "0002" + "70" + "ff" +
 				"fe800000000000000000000000000001" + "ff020000000000000000000000000012" + "aabb"},
 		{"a gratuitous ARP", AppendAnnounce(nil, testMAC, testAddrs[0], true),
 			"ffffffffffff" + "00005e000107" + "0806" + "0001080006040001" +

@@ -50,13 +50,15 @@ const (
 	AlarmBetter          // a plain peer better than it used to be, which only the digest vouches for
 	AlarmWorse           // a plain peer worse than it used to be: demoted, or told to leave by an attacker
 	AlarmTwin            // a later advert of our own node: storage lost, or another node of our name
+	AlarmLoop            // one of our own adverts: a loop in the network, or somebody plays it back
+	AlarmVRRP            // VRRP with the number of our vhid: it has the same virtual MAC
 	alarms
 )
 
 // Alarms is the number of Alarm values.
 const Alarms = int(alarms)
 
-var alarmNames = [Alarms]string{"", "digest", "plain", "relabeled", "replay", "better", "worse", "twin"}
+var alarmNames = [Alarms]string{"", "digest", "plain", "relabeled", "replay", "better", "worse", "twin", "loop", "vrrp"}
 
 // String returns the name of the alarm's counter.
 func (a Alarm) String() string {
@@ -81,9 +83,9 @@ func (m Mark) After(o Mark) bool {
 // CounterBlock is how far a start moves the counters of a node.
 const CounterBlock = 1 << 48
 
-// counterWindow is how far behind the newest counter of a node a plain advert
-// with its tag counts as one of its own, with the trailer cut off: 256 starts. A
-// random counter is in there once in eight million times.
+// counterWindow is how far from the newest counter of a node a plain advert with
+// its tag counts as one of its own, with the trailer cut off: 256 starts back,
+// and as many ahead. A random counter is in there once in four million times.
 const counterWindow = 256 * CounterBlock
 
 // plainWindow is the same for a plain peer: more adverts than anybody keeps.
@@ -105,6 +107,9 @@ type GuardConfig struct {
 
 	Node  uint64 // our id: a random number, kept over restarts
 	Epoch uint64 // higher than that of every process before
+
+	// Counter is the Machine's: ours are above it.
+	Counter uint64
 
 	// Seen are the marks that a process before has accepted.
 	Seen map[uint64]Mark
@@ -137,6 +142,7 @@ type Guard struct {
 // NewGuard returns a Guard.
 func NewGuard(c GuardConfig) *Guard {
 	g := &Guard{cfg: c, marks: maps.Clone(c.Seen), plain: map[netip.Addr]*plainPeer{}}
+	g.self.Counter = c.Counter
 	if g.marks == nil {
 		g.marks = map[uint64]Mark{}
 	}
@@ -152,11 +158,20 @@ func (g *Guard) SetKeys(trailer []*TrailerKey, digest *Key) {
 	}
 }
 
-// Self returns the mark of our last advert.
-func (g *Guard) Self() Mark { return Mark{g.cfg.Epoch, g.self.Counter} }
+// Self returns the mark of our last advert, or where we begin. It is zero if our
+// adverts have no trailer: then a plain one is no stripped one.
+func (g *Guard) Self() Mark {
+	if !g.cfg.Send || len(g.cfg.Keys) == 0 {
+		return Mark{}
+	}
+	return Mark{g.cfg.Epoch, g.self.Counter}
+}
 
 // Marks returns the last accepted mark of every other node that has a trailer.
 func (g *Guard) Marks() map[uint64]Mark { return maps.Clone(g.marks) }
+
+// Mark returns the last accepted mark of a node.
+func (g *Guard) Mark(node uint64) Mark { return g.marks[node] }
 
 // Sign appends the payload of an advert to b: 36 bytes and the trailer.
 func (g *Guard) Sign(b []byte, a *Advert, term uint64) []byte {
@@ -189,11 +204,13 @@ func (g *Guard) Judge(now time.Time, r *Received) Verdict {
 		v.Why = DropLoop
 	case !digest:
 		v.Why = DropAuth
-	case g.ours(r.Counter):
+	case g.ours(r.Counter, 0):
 		// What every plain CARP falls for: its digest leaves the interval open.
 		v.Why, v.Alarm = DropReplay, AlarmRelabeled
 	case known, g.cfg.Auth == Enforce:
 		v.Why = DropTrailer
+	case g.ours(r.Counter, counterWindow): // we have missed it when it had its trailer
+		v.Why, v.Alarm = DropReplay, AlarmRelabeled
 	default:
 		g.judgePlain(now, &v)
 	}
@@ -253,10 +270,10 @@ func (g *Guard) judgeSigned(now time.Time, v *Verdict, t Trailer, digest bool) {
 }
 
 // ours reports whether a counter is one that a node with a trailer has used:
-// then an advert without is a stripped one.
-func (g *Guard) ours(counter uint64) bool {
+// then an advert without is a stripped one. It may be so far ahead of the newest.
+func (g *Guard) ours(counter, ahead uint64) bool {
 	of := func(node, last uint64) bool {
-		return last != 0 && tag(counter) == tag(node) && behind(counter, last, counterWindow)
+		return last != 0 && tag(counter) == tag(node) && behind(counter, last+ahead, ahead+counterWindow)
 	}
 	for node, m := range g.marks {
 		if of(node, m.Counter) {
@@ -271,12 +288,15 @@ func (g *Guard) raise(epoch uint64) {
 	g.cfg.Epoch = max(g.cfg.Epoch, epoch+1)
 }
 
+// meetSlack is how many adverts may still be on their way when we are told of them.
+const meetSlack = 2 * counterStep
+
 // Meet notes how far a node has come that we have not heard yet, said over a
-// channel that cannot be replayed. Of one that we know only its adverts tell:
-// the latest may still be on its way.
+// channel that cannot be replayed. Of one that we know only its adverts tell. Its
+// latest ones may still be on their way: to refuse a master's first makes two.
 func (g *Guard) Meet(node uint64, m Mark) {
-	if _, met := g.marks[node]; !met && node != g.cfg.Node && m.Counter != 0 {
-		g.marks[node] = m
+	if _, met := g.marks[node]; !met && node != g.cfg.Node && m.Counter > meetSlack {
+		g.marks[node] = Mark{m.Epoch, m.Counter - meetSlack}
 	}
 }
 

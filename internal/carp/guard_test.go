@@ -317,3 +317,28 @@ func FuzzGuard(f *testing.F) {
 		r.want("genuine after it", r.b, genuine, "10.0.0.2", Accepted, NoAlarm)
 	})
 }
+
+// What the sync channel tells of a node may overtake the node's own adverts: its
+// first ones are still believed, older ones are not.
+func TestToldOfANodeBeforeItIsHeard(t *testing.T) {
+	key := NewTrailerKey([32]byte{1}, "lan", 1)
+	config := func(node uint64) GuardConfig {
+		return GuardConfig{VHID: 1, Key: NewKey("secret", 1, nil, OpenBSD), Keys: []*TrailerKey{key}, Send: true, Auth: Enforce, Node: node, Epoch: 1}
+	}
+	sender, receiver := NewGuard(config(7)), NewGuard(config(8))
+	m := NewMachine(Config{VHID: 1, AdvBase: 1, Node: 7, Trailer: true, Counter: CounterBlock})
+	var frames [][]byte
+	for range 4 {
+		frames = append(frames, AppendFrame(nil, MAC{}, netip.MustParseAddr("10.0.0.2"), sender.Sign(nil, m.advert(), 1)))
+	}
+	receiver.Meet(7, sender.Self())
+	for i, want := range []Drop{DropReplay, DropReplay, Accepted, Accepted} {
+		r, why := ParseFrame(frames[i])
+		if why != Accepted {
+			t.Fatal(why)
+		}
+		if v := receiver.Judge(BootTime(0), &r); v.Why != want {
+			t.Errorf("advert %d of 4: got %v, want %v", i+1, v.Why, want)
+		}
+	}
+}

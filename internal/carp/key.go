@@ -27,7 +27,7 @@ const (
 // Key signs and verifies the adverts of one vhid. The digest is
 //
 //	HMAC-SHA1(password padded to 20 bytes,
-//	    02 01 vhid {IPv4 ascending} {IPv6 ascending} counter)
+//	    02 01 [lladdr] vhid {IPv4 ascending} {IPv6 ascending} counter)
 //
 // as carp_hmac_prepare() and carp_hmac_generate() of ip_carp.c compute it.
 // Prefix lengths are not in it, and neither are advskew, advbase, demotion and
@@ -55,13 +55,16 @@ type signature struct {
 }
 
 // NewKey returns the key for a vhid with the given addresses, in any order.
-func NewKey(password string, vhid uint8, addrs []netip.Addr, v Variant) *Key {
+// lladdr is empty, or the six bytes of the MAC that was given to an OpenBSD
+// interface by hand: OpenBSD alone hashes it, before the vhid.
+func NewKey(password string, vhid uint8, addrs []netip.Addr, v Variant, lladdr ...byte) *Key {
 	k := &Key{vhid: vhid}
 	if len(password) > PassLen {
 		password, k.truncated = password[:PassLen], true
 	}
-	without := newHMAC(password, appendAddrs([]byte{carpVersion, carpType, vhid}, hashed(addrs, false)...))
-	with := newHMAC(password, appendAddrs([]byte{carpVersion, carpType, vhid}, hashed(addrs, true)...))
+	head := append(append([]byte{carpVersion, carpType}, lladdr...), vhid)
+	without := newHMAC(password, appendAddrs(slices.Clone(head), hashed(addrs, false)...))
+	with := newHMAC(password, appendAddrs(head, hashed(addrs, true)...))
 	k.send, k.accept = without, []*hmacSHA1{without}
 	if !bytes.Equal(without.inner, with.inner) {
 		k.accept = append(k.accept, with)

@@ -156,3 +156,14 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+// TestLLAddrIsHashed: OpenBSD with a MAC set by hand and xcarp without the key
+// lladdr do not believe each other.
+func TestLLAddrIsHashed(t *testing.T) {
+	with, without := NewKey("pw", 3, testAddrs, OpenBSD, 2, 0, 0xc0, 0xff, 0xee, 1), NewKey("pw", 3, testAddrs, OpenBSD)
+	a := Advert{VHID: 3, Counter: 5}
+	with.Sign(&a)
+	if !with.Verify(&a) || without.Verify(&a) {
+		t.Errorf("with lladdr: got %v, want true; without: got %v, want false", with.Verify(&a), without.Verify(&a))
+	}
+}

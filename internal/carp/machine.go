@@ -27,6 +27,11 @@ type Config struct {
 	AdvSkew uint8 // 1/256 seconds, at most 254
 	Preempt bool  // replace a slower master
 
+	// SendErrDemotion is how much worse three failed sends in a row make us:
+	// net.inet.carp.senderr_demotion_factor. 0 is FreeBSD's 240, less than 0
+	// not at all.
+	SendErrDemotion int
+
 	// Counter is above all that were used before a restart. Adverts carry
 	// higher ones.
 	Counter uint64
@@ -253,15 +258,16 @@ func (m *Machine) timeout(now time.Time) Effects {
 }
 
 // Follow tells that another group of the bundle took over here. This one does
-// the same if its own master is late, too, or if it may preempt it anyway: a
-// bundle moves together, but not away from a better master that lives.
+// the same if its own master is late, too, or worse than we are, also without
+// preempt of its own: a bundle moves together, but not away from a better master
+// that lives.
 func (m *Machine) Follow(now time.Time) Effects {
 	if e, lapsed := m.lapse(now); lapsed {
 		return e
 	}
 	me := m.self()
 	late := now.Sub(m.heard) > m.his*3/2
-	slower := m.cfg.Preempt && m.slow > me.rank() && !now.Before(m.humble)
+	slower := m.slow > me.rank() && !now.Before(m.humble)
 	if _, held := m.held(now); m.state != Backup || held || !late && !slower {
 		return Effects{}
 	}

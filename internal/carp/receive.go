@@ -20,14 +20,25 @@ func (m *Machine) Receive(now time.Time, h Heard) Effects {
 	case Backup:
 		return m.receiveBackup(now, &h)
 	case Master:
-		return m.receiveMaster(now, &h)
+		e := m.receiveMaster(now, &h)
+		if m.state == Drain {
+			m.follow(&h)
+		}
+		return e
 	case Drain:
 		m.listen(now)
 		if h.Goodbye() {
 			m.down, m.left = m.drained, true // and then we take it back
+			break
 		}
+		m.follow(&h)
 	}
 	return Effects{}
+}
+
+// follow notes how good the master is that we listen to.
+func (m *Machine) follow(h *Heard) {
+	m.his, m.slow = Interval(h.AdvBase, h.AdvSkew), h.rank()
 }
 
 // receiveBackup keeps the master, or finds a reason to replace it.
@@ -46,7 +57,7 @@ func (m *Machine) receiveBackup(now time.Time, h *Heard) Effects {
 		return m.become(now, Master, "master will time out")
 	}
 	m.listen(now)
-	m.his, m.slow = Interval(h.AdvBase, h.AdvSkew), h.rank()
+	m.follow(h)
 	m.followed = max(m.followed, h.Term)
 	return Effects{}
 }
@@ -106,11 +117,14 @@ func (m *Machine) receiveEqual(now time.Time, h *Heard) Effects {
 	if lower {
 		return m.claim(now)
 	}
-	if !m.tied.IsZero() && now.Sub(m.tied) < memory*m.interval() {
-		return m.become(now, Drain, "equal advertisement from a lower address received")
+	switch since := now.Sub(m.tied); {
+	case m.tied.IsZero() || since >= memory*m.interval():
+		m.tied = now
+		return m.answer(now, false)
+	case since < m.interval()/2:
+		return Effects{} // ucarp says so once more when it yields
 	}
-	m.tied = now
-	return m.answer(now, false)
+	return m.become(now, Drain, "equal advertisement from a lower address received")
 }
 
 // claim answers an inferior master. It may have moved tables that must be

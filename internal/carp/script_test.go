@@ -109,7 +109,7 @@ func scriptConfig(t *testing.T, words []string) Config {
 	return Config{
 		Split: split, Trailer: trailer, Node: a.num(t, "node"),
 		VHID: 1, AdvBase: uint8(a.num(t, "advbase")), AdvSkew: uint8(a.num(t, "advskew")),
-		Preempt: preempt, Term: a.num(t, "term"),
+		Preempt: preempt, Term: a.num(t, "term"), SendErrDemotion: int(a.num(t, "senderr")),
 	}
 }
 

@@ -26,6 +26,7 @@ type vector struct {
 	VIPs4           []netip.Addr
 	VIPs6           []netip.Addr
 	DropV6LinkLocal bool   `json:"drop_v6_link_local"`
+	LLAddrHex       string `json:"lladdr_prefix_hex"`
 	DigestHex       string `json:"digest_hex"`
 	HeaderHex       string `json:"carp_header_hex"`
 	FrameHex        string `json:"frame_hex"`
@@ -67,12 +68,18 @@ func unhex(tb testing.TB, s string) []byte {
 	return b
 }
 
-func (v *vector) key() *Key {
-	variant := FreeBSD
+// variant is the one that the implementation sends.
+func (v *vector) variant() Variant {
 	if v.DropV6LinkLocal {
-		variant = OpenBSD
+		return OpenBSD
 	}
-	return NewKey(v.Password, v.VHID, append(v.VIPs4, v.VIPs6...), variant)
+	return FreeBSD
+}
+
+// key is that of a member with the same configuration; with more in its password.
+func (v *vector) key(tb testing.TB, variant Variant, more string) *Key {
+	tb.Helper()
+	return NewKey(v.Password+more, v.VHID, append(v.VIPs4, v.VIPs6...), variant, unhex(tb, v.LLAddrHex)...)
 }
 
 // TestVectors signs what others signed and wants the same 36 bytes, and
@@ -85,7 +92,7 @@ func TestVectors(t *testing.T) {
 				VHID: v.VHID, AdvBase: v.AdvBase, AdvSkew: v.AdvSkew, Demotion: v.Demote,
 				Counter: binary.BigEndian.Uint64(unhex(t, v.CounterHex)),
 			}
-			v.key().Sign(&a)
+			v.key(t, v.variant(), "").Sign(&a)
 			got, err := a.MarshalBinary()
 			if err != nil {
 				t.Fatal(err)
@@ -103,12 +110,11 @@ func TestVectors(t *testing.T) {
 				t.Fatalf("frame refused: %v", why)
 			}
 			for _, variant := range []Variant{OpenBSD, FreeBSD} {
-				k := NewKey(v.Password, v.VHID, append(v.VIPs4, v.VIPs6...), variant)
-				if !k.Verify(&r.Advert) {
+				if k := v.key(t, variant, ""); !k.Verify(&r.Advert) {
 					t.Errorf("variant %d: digest not believed", variant)
 				}
 			}
-			if k := NewKey(v.Password+"x", v.VHID, append(v.VIPs4, v.VIPs6...), OpenBSD); !k.Truncated() && k.Verify(&r.Advert) {
+			if k := v.key(t, OpenBSD, "x"); !k.Truncated() && k.Verify(&r.Advert) {
 				t.Error("digest believed with another password")
 			}
 		})

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,8 +22,13 @@ func (r *reader) bsdGroup(name, value *node) *node {
 	for _, n := range l.Notes {
 		r.warn(r.inside(value, n.Span), n.Message, n.Fix)
 	}
-	return r.lineMapping(l, &node{kind: mapping, line: value.line, column: value.column, width: value.width},
+	before := len(r.problems)
+	m := r.lineMapping(l, &node{kind: mapping, line: value.line, column: value.column, width: value.width},
 		func(s bsd.Span) *node { return r.inside(value, s) })
+	if len(r.problems) > before {
+		return nil
+	}
+	return m
 }
 
 // inside returns the place of a word of a string: within it, if the text has the
@@ -75,6 +81,7 @@ func (r *reader) lineMapping(l *bsd.Line, base *node, place func(bsd.Span) *node
 		}
 		out.entries = kept
 	}
+	shares := false // load sharing is asked for, and was refused
 	for _, s := range l.Settings {
 		at := place(s.Span)
 		value := *at
@@ -84,8 +91,23 @@ func (r *reader) lineMapping(l *bsd.Line, base *node, place func(bsd.Span) *node
 			key = k
 		}
 		switch {
-		case s.Value == "":
+		case s.Key == "carppeer" || s.Key == "peer6":
+			if is6 := strings.Contains(s.Value, ":"); s.Key == "peer6" && s.Value != "" && !is6 {
+				r.fail(at, "peer6 is an IPv6 address, not "+s.Value, "write peer "+s.Value)
+				continue
+			}
+			if items := peerList(out, s.Key, value); len(items) > 0 {
+				put("carppeer", at, &node{kind: list, line: at.line, column: at.column, width: at.width, from: at.from, items: items})
+			} else {
+				drop("carppeer")
+			}
+		case s.Value == "", s.Key == "balancing" && s.Value == "none":
 			drop(key)
+		case (s.Key == "balancing" || s.Key == "carpnodes") && !slices.Contains(groupSection.keys, key):
+			if !shares {
+				r.fail(at, "load sharing is not supported by this version", "leave balancing and carpnodes out")
+			}
+			shares = true
 		case s.Key == "pass":
 			drop("pass_file")
 			put(key, at, &value)
@@ -99,8 +121,6 @@ func (r *reader) lineMapping(l *bsd.Line, base *node, place func(bsd.Span) *node
 		case s.Key == "vhid":
 			drop("carpnodes")
 			put(key, at, &value)
-		case s.Key == "balancing" && s.Value == "none":
-			drop(key)
 		case s.Key == "carpnodes":
 			drop("vhid")
 			put(key, at, nodesMapping(s.Value, at))
@@ -122,6 +142,31 @@ func (r *reader) lineMapping(l *bsd.Line, base *node, place func(bsd.Span) *node
 		addressList(out, l, place)
 	}
 	return out
+}
+
+// peerList lays a peer over those that a group has, which may have one of each
+// family. carppeer and peer without an address take all away, and what says so of
+// each node gives way.
+func peerList(group *node, key string, value node) []*node {
+	is6 := func(n *node) bool { return strings.Contains(n.text, ":") }
+	var items []*node
+	for _, e := range group.entries {
+		switch {
+		case e.key.text != "carppeer":
+		case e.value.kind == list:
+			items = slices.Clone(e.value.items)
+		case e.value.kind == scalar:
+			items = []*node{e.value}
+		}
+	}
+	gone := is6(&value) || key == "peer6"
+	items = slices.DeleteFunc(items, func(n *node) bool {
+		return key == "carppeer" && value.text == "" || is6(n) == gone
+	})
+	if value.text != "" {
+		items = append(items, &value)
+	}
+	return items
 }
 
 // bsdKeys are our names for what the BSDs call otherwise.

@@ -35,7 +35,12 @@ func Check(c *Config, sys System) []Problem {
 				k.address(place+"/"+p.String(), i, g, p)
 			}
 		}
+		if i != nil {
+			k.peer(place+"/carppeer", i, g.Peer4)
+			k.peer(place+"/carppeer", i, g.Peer6)
+		}
 	}
+	k.programs()
 	if has4 && !sys.Forward4 {
 		k.warn("", "net.ipv4.ip_forward is 0, so this node routes nothing", "sysctl -w net.ipv4.ip_forward=1 if it is a router")
 	}
@@ -154,6 +159,35 @@ func (s *Sync) resolve(sys System) {
 				}
 			}
 		}
+	}
+}
+
+// peer checks that adverts reach the one member they are for with the TTL that
+// it must find, 255, and that it can answer.
+func (k *checker) peer(place string, i *Interface, a netip.Addr) {
+	if !a.IsValid() {
+		return
+	}
+	own, near := false, a.Is6() && a.IsLinkLocalUnicast()
+	for _, o := range i.Addresses {
+		if o.Addr() == a {
+			k.fail(place, fmt.Sprintf("carppeer %s is our own address on %s", a, i.Name),
+				"name the other member; by node, if the file is the same on all: {fw-a: 10.0.0.3, fw-b: 10.0.0.2}")
+			return
+		}
+		own = own || o.Addr().Is4() == a.Is4()
+		near = near || o.Contains(a)
+	}
+	for _, r := range i.Routes {
+		near = near || r.Bits() > 0 && r.Contains(a)
+	}
+	switch {
+	case !near:
+		k.fail(place, fmt.Sprintf("carppeer %s is in no subnet of %s", a, i.Name),
+			"name an address there: an advert that crossed a router is refused")
+	case !own:
+		k.warn(place, fmt.Sprintf("%s has no own address of the family of carppeer %s", i.Name, a),
+			"give it one: the other member needs an address to send to")
 	}
 }
 

@@ -84,6 +84,14 @@ func TestCheck(t *testing.T) {
 			"xcarp.yaml:3:33: our sync address 172.30.0.1 is not on eth2: ip addr add 172.30.0.1/30 dev eth2"},
 		{"peer in another subnet", "fw-b: 172.30.0.2", "fw-b: 172.30.9.2", func(*System) {},
 			"xcarp.yaml:3:51: warning: sync address 172.30.9.2 of fw-b is not in a subnet of eth2: put both into one subnet, or make sure that a route leads there"},
+		{"carppeer on the link", "mode: next-hop", "carppeer: {fw-a: 10.0.0.3, fw-b: 10.0.0.2}", func(*System) {}, ""},
+		{"carppeer is ourselves", "mode: next-hop", "carppeer: 10.0.0.2", func(*System) {},
+			"xcarp.yaml:7:98: carppeer 10.0.0.2 is our own address on eth1: name the other member; by node, if the file is the same on all: {fw-a: 10.0.0.3, fw-b: 10.0.0.2}"},
+		{"carppeer behind a router", "mode: next-hop", "carppeer: 10.7.0.3", func(*System) {},
+			"xcarp.yaml:7:98: carppeer 10.7.0.3 is in no subnet of eth1: name an address there: an advert that crossed a router is refused"},
+		{"carppeer without an own address", "mode: next-hop", "carppeer: 10.0.0.3", func(s *System) {
+			s.Interfaces[2].Addresses, s.Interfaces[2].Routes = nil, prefixes("10.0.0.0/24")
+		}, "xcarp.yaml:7:98: warning: eth1 has no own address of the family of carppeer 10.0.0.3: give it one: the other member needs an address to send to"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, err := load(t, strings.Replace(pair, c.old, c.new, 1))

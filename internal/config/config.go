@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -31,9 +32,15 @@ type Config struct {
 	Drafts  []Draft // what lines have begun: groups that are not complete
 	Idle    bool    // net.inet.carp.allow is 0: no group takes part
 	Bundles [][]string
+	DSCP    uint8 // of adverts, 0 to 63; the default for the groups
+	SendErr int   // demotion of a node that cannot send adverts, 0 to 255
+	IfDown  int   // demotion of the rest of a bundle while a carpdev is down, 0 to 255
 	XDP     XDP
 	Metrics Metrics
 	Log     Log
+	Tracks  []Track // sorted by name
+	Hooks   []Hook  // in the order of the file
+	Ready   Ready
 
 	Warnings []*Problem `json:"-"` // what Load found and accepted; Check returns them, too
 
@@ -71,10 +78,19 @@ type Group struct {
 	Mode      Mode
 	HMAC      HMAC
 	Preempt   bool
-	Down      bool // takes no part until `xcarp ifconfig NAME up`
+	Down      bool       // takes no part until `xcarp ifconfig NAME up`
+	Peer4     netip.Addr // adverts go to this member alone; not valid: to a multicast group
+	Peer6     netip.Addr
+	Mcast4    netip.Addr // the multicast group; not valid: CARP's own
+	Mcast6    netip.Addr
+	DSCP      uint8
+	LLAddr    []byte // six bytes that OpenBSD members have in their digest; empty: none
 	Auth      Auth
 	Trailer   bool // sent; false without a key_file
 	Split     Split
+
+	StartupDelay time.Duration // how long it stays in INIT after a start
+	PreemptDelay time.Duration // how long it then replaces nobody, once ready
 }
 
 // Mode says where a shared address lives.
@@ -134,6 +150,14 @@ type Metrics struct {
 // Log is how much is said.
 type Log struct {
 	Level string // debug, info, warn or error
+}
+
+// Concerns reports whether what is asked of one group, or of all if that is empty,
+// concerns another: a bundle moves together.
+func (c *Config) Concerns(asked, group string) bool {
+	return asked == "" || asked == group || slices.ContainsFunc(c.Bundles, func(b []string) bool {
+		return slices.Contains(b, asked) && slices.Contains(b, group)
+	})
 }
 
 // Group returns the group of that name, or nil.

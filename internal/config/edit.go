@@ -50,11 +50,7 @@ func (r *reader) edit(c *Config, top *node, l *Lines) *node {
 			m.entries = []entry{{k, v}}
 			set("log", s.At, m)
 		case "dscp", "ifdown_demotion_factor", "senderr_demotion_factor":
-			if slices.Contains(root.keys, s.Name) {
-				set(s.Name, s.At, v)
-			} else if is := SysctlDefaults[s.Name]; s.Value != is {
-				r.fail(lineNode(s.At), bsd.SysctlPrefix+s.Name+" cannot be changed in this version", "leave it at "+strconv.Itoa(is))
-			}
+			set(s.Name, s.At, v)
 		}
 	}
 	hasKey := slices.ContainsFunc(out.entries, func(e entry) bool { return e.key.text == "key_file" })
@@ -89,10 +85,6 @@ func (r *reader) edit(c *Config, top *node, l *Lines) *node {
 	out.entries[at].value = &groups
 	return &out
 }
-
-// SysctlDefaults are the values of what is a key at the top level of the
-// configuration, where nobody has set it: those of FreeBSD.
-var SysctlDefaults = map[string]int{"dscp": 56, "ifdown_demotion_factor": 240, "senderr_demotion_factor": 240}
 
 // editGroup lays one line over the group of its name.
 func (r *reader) editGroup(c *Config, groups *node, l *bsd.Line, hasKey bool) {

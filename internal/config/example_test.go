@@ -70,6 +70,9 @@ func TestSchemaAgreesWithTheReader(t *testing.T) {
 		{syncSection, prop(s, "sync")},
 		{metricsSection, prop(s, "metrics")},
 		{logSection, prop(s, "log")},
+		{trackSection, prop(s, "track")["additionalProperties"].(map[string]any)},
+		{hookSection, prop(s, "hooks")["additionalProperties"].(map[string]any)},
+		{readySection, prop(s, "ready")},
 	} {
 		want := slices.Sorted(slices.Values(c.section.keys))
 		if got := keys(c.schema); !slices.Equal(got, want) {
@@ -102,7 +105,7 @@ func TestReferenceNamesEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []*section{root, groupSection, syncSection, metricsSection, logSection} {
+	for _, s := range []*section{root, groupSection, syncSection, metricsSection, logSection, trackSection, hookSection, readySection} {
 		for _, k := range slices.Concat(s.keys, s.later) {
 			if !strings.Contains(string(text), "`"+k+"`") {
 				t.Errorf("nothing about %s %s", k, s.name)

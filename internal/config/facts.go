@@ -18,6 +18,7 @@ type System struct {
 	Forward4   bool // net.ipv4.ip_forward
 	Forward6   bool // net.ipv6.conf.all.forwarding
 	Interfaces []Interface
+	Programs   bool // whether users and files can be looked up
 }
 
 // Interface is one network interface.
@@ -34,7 +35,7 @@ type Interface struct {
 
 // Facts reads the System of the network namespace that the calling thread is in.
 func Facts() (System, error) {
-	sys := System{EUID: os.Geteuid()}
+	sys := System{EUID: os.Geteuid(), Programs: true}
 	var err error
 	if sys.Forward4, err = sysctl("net/ipv4/ip_forward"); err != nil {
 		return sys, err

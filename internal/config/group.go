@@ -27,7 +27,8 @@ func (r *reader) groups(c *Config, e entry, skew *uint8) {
 }
 
 func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) Group {
-	g := Group{Name: e.key.text, AdvBase: 1, Mode: Local, HMAC: HMACAuto, Preempt: c.Preempt}
+	g := Group{Name: e.key.text, AdvBase: 1, Mode: Local, HMAC: HMACAuto, Preempt: c.Preempt, DSCP: c.DSCP,
+		StartupDelay: r.startupDelay, PreemptDelay: r.preemptDelay}
 	if e.value.kind == scalar {
 		line := e.value
 		if e.value = r.bsdGroup(e.key, line); e.value == nil {
@@ -92,6 +93,8 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	if k, ok := keys["down"]; ok {
 		g.Down = r.truth(k)
 	}
+	r.delays(keys, &g.StartupDelay, &g.PreemptDelay)
+	r.destination(c, &g, keys)
 	g.Split = r.split(keys, c.Split)
 	g.Auth, g.Trailer = r.auth(keys, c.Auth), r.trailer(keys, c.Trailer)
 	if g.Auth == AuthEnforce && !g.Trailer {

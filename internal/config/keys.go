@@ -21,22 +21,23 @@ type section struct {
 var (
 	root = &section{
 		name: "at the top level",
-		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "xdp", "metrics", "log", "auth", "trailer", "split"},
-		later: []string{"track", "hooks", "accelerate", "defer", "dscp", "detect",
-			"preempt_delay", "startup_delay"},
+		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "dscp",
+			"senderr_demotion_factor", "ifdown_demotion_factor", "xdp", "metrics", "log", "auth", "trailer", "split",
+			"track", "hooks", "ready", "preempt_delay", "startup_delay"},
+		later: []string{"accelerate", "defer", "detect"},
 	}
 	groupSection = &section{
 		name: "in a group",
 		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
-			"auth", "trailer", "split", "down"},
-		later: []string{"balance", "carpnodes", "carppeer", "detect", "accelerate", "defer",
-			"dscp", "hooks", "track", "preempt_delay", "startup_delay"},
+			"carppeer", "mcast", "mcast6", "dscp", "lladdr", "auth", "trailer", "split", "preempt_delay", "startup_delay", "down"},
+		later: []string{"balance", "carpnodes", "detect", "accelerate", "defer"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",
 			"virtual_router_id": "vhid", "vrid": "vhid", "id": "vhid",
 			"virtual_ipaddress": "addresses", "ip": "addresses", "vip": "addresses", "vips": "addresses",
 			"password": "pass", "passwd": "pass", "auth_pass": "pass", "passfile": "pass_file",
 			"advert_int": "advbase", "interval": "advbase", "priority": "advskew",
+			"peer": "carppeer", "peer6": "carppeer", "unicast_peer": "carppeer",
 		},
 	}
 	syncSection = &section{
@@ -47,6 +48,21 @@ var (
 	}
 	metricsSection = &section{name: "in metrics", keys: []string{"listen"}}
 	logSection     = &section{name: "in log", keys: []string{"level"}}
+	trackSection   = &section{
+		name: "in a track",
+		keys: []string{"link", "route", "ping", "arp", "tcp", "process", "pid_file", "file", "command",
+			"dev", "content", "user", "every", "timeout", "rise", "fall", "demote", "groups"},
+		foreign: map[string]string{ // keepalived, and plain English
+			"interval": "every", "script": "command", "run": "command", "exec": "command", "interface": "dev", "device": "dev",
+			"iface": "dev", "weight": "demote", "icmp": "ping", "proc": "process", "pidfile": "pid_file", "up": "rise", "down": "fall",
+		},
+	}
+	hookSection = &section{
+		name:    "in a hook",
+		keys:    []string{"command", "on", "groups", "user", "timeout", "retries"},
+		foreign: map[string]string{"script": "command", "run": "command", "exec": "command", "states": "on", "retry": "retries"},
+	}
+	readySection = &section{name: "in ready", keys: []string{"settle", "routes"}}
 )
 
 // unknown returns what to say about a key that the section does not have.
@@ -60,7 +76,8 @@ func (s *section) unknown(key string) (message, fix string) {
 	} else if like != "" {
 		return message, fmt.Sprintf("did you mean %q?", like)
 	}
-	for _, o := range []*section{root, groupSection, syncSection, metricsSection, logSection} {
+	for _, o := range []*section{root, groupSection, syncSection, metricsSection, logSection,
+		trackSection, hookSection, readySection} {
 		if o != s && (slices.Contains(o.keys, key) || slices.Contains(o.later, key)) {
 			return message, "it belongs " + o.name
 		}

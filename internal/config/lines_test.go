@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +21,46 @@ func TestABSDLineIsAGroup(t *testing.T) {
 	if g.Name != "carp1" || g.VHID != 1 || string(g.Password) != "password" || g.Carpdev != "em0" || g.AdvSkew != 100 ||
 		len(g.Addresses) != 1 || g.Addresses[0].String() != "10.0.0.1/24" || g.AdvBase != 1 || g.Mode != Local {
 		t.Errorf("got %+v", g)
+	}
+}
+
+func TestALineSaysWhereAdvertsGo(t *testing.T) {
+	const file = "groups: {wan: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24, \"2001:db8::1/64\"], carppeer: 10.0.0.2, pass: x}}\n"
+	for _, tt := range []struct{ line, want string }{
+		{"", "10.0.0.2 invalid IP invalid IP invalid IP  56"},
+		{"ifconfig wan peer6 fe80::3", "10.0.0.2 fe80::3 invalid IP invalid IP  56"},
+		{"ifconfig wan peer 10.0.0.3 peer6 fe80::3", "10.0.0.3 fe80::3 invalid IP invalid IP  56"},
+		{"ifconfig wan -carppeer mcast 224.0.0.99 mcast6 ff02::99", "invalid IP invalid IP 224.0.0.99 ff02::99  56"},
+		{"ifconfig wan -carppeer peer6 fe80::3", "invalid IP fe80::3 invalid IP invalid IP  56"},
+		{"ifconfig wan -peer6 lladdr 02:00:c0:ff:ee:01", "10.0.0.2 invalid IP invalid IP invalid IP 02:00:c0:ff:ee:01 56"},
+		{"sysctl net.inet.carp.dscp=4", "10.0.0.2 invalid IP invalid IP invalid IP  4"},
+	} {
+		c, err := edited(t, file, tt.line)
+		if err != nil {
+			t.Errorf("%s: %v", tt.line, err)
+			continue
+		}
+		g := c.Groups[0]
+		if got := fmt.Sprint(g.Peer4, " ", g.Peer6, " ", g.Mcast4, " ", g.Mcast6, " ", net.HardwareAddr(g.LLAddr), " ", g.DSCP); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.line, got, tt.want)
+		}
+	}
+	for line, want := range map[string]string{
+		"ifconfig wan peer6 10.0.0.3":                              `:20: peer6 is an IPv6 address, not 10.0.0.3: write peer 10.0.0.3`,
+		"ifconfig wan lladdr nonsense":                             `:21: "nonsense" cannot be the MAC address of an interface: write one such as 02:00:c0:ff:ee:01`,
+		"ifconfig wan carppeer 10.0.0.1":                           `:23: carppeer 10.0.0.1 is a shared address: write the own address of the other member on the carpdev, such as 10.0.0.3`,
+		"ifconfig wan balancing ip":                                `:24: load sharing is not supported by this version: leave balancing and carpnodes out`,
+		"ifconfig wan carpnodes 1:0,2:100 balancing ip":            `:24: load sharing is not supported by this version: leave balancing and carpnodes out`,
+		"sysctl net.inet.carp.dscp=4\nifconfig wan mcast 10.0.0.9": `:20: mcast must be a multicast address of its family, not "10.0.0.9": write one such as 224.0.0.18`,
+	} {
+		_, err := edited(t, file, line)
+		if err == nil || strings.Count(err.Error(), "\n") > 0 || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: got %v, want …%s", line, err, want)
+		}
+	}
+	c, err := edited(t, file, "sysctl net.inet.carp.ifdown_demotion_factor=7", "sysctl net.inet.carp.senderr_demotion_factor=9")
+	if err != nil || c.IfDown != 7 || c.SendErr != 9 {
+		t.Errorf("ifdown %v, senderr %v, %v", c.IfDown, c.SendErr, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -137,7 +138,10 @@ func readText(path string) ([]byte, uint32, error) {
 
 // read makes a Config of the text. It opens no files.
 func (r *reader) read() *Config {
-	c := &Config{Path: r.path, XDP: XDPAuto, Log: Log{Level: "info"}, problem: r.source.at}
+	c := &Config{
+		Path: r.path, DSCP: defaultDSCP, SendErr: defaultFactor, IfDown: defaultFactor,
+		XDP: XDPAuto, Log: Log{Level: "info"}, Ready: Ready{Settle: time.Second}, problem: r.source.at,
+	}
 	top, err := parse([]byte(r.text))
 	var se *syntax
 	switch {
@@ -150,7 +154,7 @@ func (r *reader) read() *Config {
 		r.failf(top, "write key: value", "a configuration must be a mapping, not %s", top.what())
 		return c
 	}
-	r.named = groupNames(top)
+	r.named = namesIn(top)
 	if !r.lines.Empty() {
 		r.gone = map[string]bool{}
 		top = r.edit(c, top, r.lines)
@@ -170,6 +174,8 @@ func (r *reader) read() *Config {
 	if k, ok := keys["preempt"]; ok {
 		c.Preempt = r.truth(k)
 	}
+	r.delays(keys, &r.startupDelay, &r.preemptDelay)
+	r.carp(c, keys)
 	c.Split = r.split(keys, SplitHold)
 	c.Auth, c.Trailer = r.auth(keys, AuthCompat), r.trailer(keys, r.keyFile != nil)
 	var skew *uint8
@@ -188,6 +194,15 @@ func (r *reader) read() *Config {
 	}
 	if k, ok := keys["bundle"]; ok {
 		r.bundles(c, k)
+	}
+	if k, ok := keys["track"]; ok {
+		r.tracks(c, k)
+	}
+	if k, ok := keys["hooks"]; ok {
+		r.hooks(c, k)
+	}
+	if k, ok := keys["ready"]; ok {
+		r.ready(c, k)
 	}
 	if k, ok := keys["xdp"]; ok {
 		c.XDP = XDP(r.word(k, string(XDPAuto), string(XDPNative), string(XDPGeneric)))
@@ -261,8 +276,8 @@ func (r *reader) readOnce(path string) ([]byte, error) {
 	return b, err
 }
 
-// groupNames lists the groups of the text, right or wrong.
-func groupNames(top *node) []string {
+// namesIn lists the groups of the text, right or wrong.
+func namesIn(top *node) []string {
 	var names []string
 	for _, e := range top.entries {
 		if e.key.text != "groups" {

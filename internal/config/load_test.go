@@ -85,14 +85,16 @@ func TestLoad(t *testing.T) {
 		Groups: []Group{{
 			Name: "lan", VHID: 2, Carpdev: "eth1", AdvBase: 0, AdvSkew: 7, Password: Secret("hunter2"),
 			Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("10.0.0.9/24")},
-			Mode:      NextHop, HMAC: HMACOpenBSD, Auth: AuthCompat, Trailer: true, Split: SplitHold,
+			Mode:      NextHop, HMAC: HMACOpenBSD, Auth: AuthCompat, DSCP: 56, Trailer: true, Split: SplitHold,
 		}, {
 			Name: "wan", VHID: 1, Carpdev: "eth0", AdvBase: 1, AdvSkew: 20, FromKey: true, Preempt: true,
 			Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
-			Mode:      Local, HMAC: HMACAuto, Auth: AuthCompat, Trailer: true, Split: SplitHold,
+			Mode:      Local, HMAC: HMACAuto, Auth: AuthCompat, DSCP: 56, Trailer: true, Split: SplitHold,
 		}},
 		Bundles: [][]string{{"wan", "lan"}},
-		XDP:     XDPNative, Metrics: Metrics{":9112"}, Log: Log{"debug"},
+		DSCP:    56, SendErr: 240, IfDown: 240,
+		XDP: XDPNative, Metrics: Metrics{":9112"}, Log: Log{"debug"},
+		Ready: Ready{Settle: time.Second},
 	}
 	for i := range want.Key {
 		want.Key[i] = byte(i)

@@ -64,6 +64,8 @@ type reader struct {
 	named   []string     // the groups of the text, without the lines
 
 	known map[string][]byte // secrets that were read already, by path
+
+	startupDelay, preemptDelay time.Duration // the defaults of the groups
 }
 
 // secretFile is a file to read, and where to put what it holds.

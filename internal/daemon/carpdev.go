@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"context"
 	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 
+	"github.com/xcarp/xcarp/internal/carp/group"
+	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/loader"
 )
 
@@ -18,7 +22,12 @@ type carpdev struct {
 	mtu     int
 	lock    io.Closer
 	port    *loader.Port
+	adverts *group.Carpdev // opened with the first group
 	ears    *ears
+
+	open    context.Context // ends when the carpdev is let go
+	letGo   context.CancelFunc
+	sampled chan struct{} // closed when nobody reads its samples any more
 
 	// What an advert from here carries as its source; not valid where the
 	// interface has no own address of the family.
@@ -28,6 +37,45 @@ type carpdev struct {
 	up    bool
 	known bool // up was set
 	onUp  map[*func(up bool)]bool
+}
+
+// conn returns what a group on the carpdev hears and says. One goroutine at a time
+// may call it, and hush.
+func (d *carpdev) conn(g *config.Group) (net.PacketConn, error) {
+	if d.adverts == nil {
+		a, err := group.OpenCarpdev(d.name)
+		if err != nil {
+			return nil, err
+		}
+		d.adverts = a
+	}
+	for _, to := range []netip.Addr{g.Mcast4, g.Mcast6} {
+		if !to.IsValid() {
+			continue
+		}
+		if err := d.adverts.Join(to); err != nil {
+			return nil, err
+		}
+	}
+	for _, peer := range []netip.Addr{g.Peer4, g.Peer6} {
+		if !peer.IsValid() {
+			continue
+		}
+		if err := d.adverts.Absorb(peer.Is4()); err != nil {
+			return nil, err
+		}
+	}
+	return d.adverts.Conn(g.VHID)
+}
+
+// hush stops listening to adverts, when no group is left that would.
+func (d *carpdev) hush() error {
+	if d.adverts == nil {
+		return nil
+	}
+	a := d.adverts
+	d.adverts = nil
+	return a.Close()
 }
 
 // OnUp calls f with the state of the link now and at each change, until off is

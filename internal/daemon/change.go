@@ -85,7 +85,9 @@ func findCarpdev(name string) (*carpdev, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &carpdev{name: name, ifindex: index, mtu: l.Attrs().MTU, lock: lock}, nil
+	dev := &carpdev{name: name, ifindex: index, mtu: l.Attrs().MTU, lock: lock, sampled: make(chan struct{})}
+	dev.open, dev.letGo = context.WithCancel(context.Background())
+	return dev, nil
 }
 
 // attach puts the dataplane onto the carpdev, or adopts it.
@@ -100,8 +102,8 @@ func (d *Daemon) attach(dev *carpdev) (err error) {
 	return nil
 }
 
-// start runs the election of a member until it is ended or the node leaves.
-func (d *Daemon) start(m *member) {
+// launch runs the election of a member until it is ended or the node leaves.
+func (d *Daemon) launch(m *member) {
 	var ctx context.Context
 	ctx, m.end = context.WithCancelCause(d.running)
 	d.groups.Go(func() error {
@@ -126,6 +128,8 @@ func (d *Daemon) leave(gone []*member) error {
 		m.offUp()
 		m.demoteSiblings("link "+m.dev.name, false)
 		m.demoteSiblings("deaf "+m.dev.name, false)
+		d.start.Remove(m)
+		d.unicast.Drop(m.peers)
 		errs = append(errs, m.joined.Close(), m.dev.port.DeleteGroup(m.cfg.VHID))
 		d.keeper.Disown(m.cfg.Name)
 		d.forgetRole(m.cfg.Name)
@@ -153,7 +157,9 @@ func (d *Daemon) replace(old *member, g *config.Group) error {
 	err := d.enter(g, old)
 	if err != nil {
 		d.part(old)
+		d.start.Remove(old)
 	}
+	d.unicast.Drop(old.peers)
 	return errors.Join(err, old.joined.Close())
 }
 
@@ -167,6 +173,7 @@ func (d *Daemon) enter(g *config.Group, old *member) error {
 	if err != nil {
 		return fmt.Errorf("group %s: %w", g.Name, err)
 	}
+	m.group.Demote(ownerOperator, d.operatorDemotion())
 	if old != nil {
 		for owner, n := range old.group.Status().DemotedBy {
 			if owner != ownerSendErr { // that is the machine's own, and about a socket that is gone
@@ -176,17 +183,21 @@ func (d *Daemon) enter(g *config.Group, old *member) error {
 	}
 	heard, _ := m.dev.ears.State()
 	m.group.Ears(heard)
-	d.start(m)
+	d.start.Begin()
+	d.launch(m)
 	m.group.Stamp()
 	select {
 	case <-m.awake: // it has adopted what it could
 	case <-m.done:
 	}
 	d.join(m, old)
+	// What has changed before join did not reach it.
 	m.group.Demote(ownerOperator, d.operatorDemotion())
+	d.demoted(m)
 	if d.mirror != nil {
-		m.group.Demote(ownerSync, int(d.syncDemotion.Load())) // it may have changed before join
+		m.group.Demote(ownerSync, int(d.syncDemotion.Load()))
 	}
+	d.start.Synced(d.synced())
 	return nil
 }
 
@@ -200,6 +211,7 @@ func (d *Daemon) apply(next *config.Config) error {
 	if d.running == nil || d.running.Err() != nil {
 		return errors.New("the daemon is stopping")
 	}
+	before := d.now.Load()
 	opened, err := d.openCarpdevs(next)
 	if err != nil {
 		return err
@@ -214,7 +226,7 @@ func (d *Daemon) apply(next *config.Config) error {
 		switch {
 		case g == nil || g.VHID != m.cfg.VHID || g.Carpdev != m.cfg.Carpdev:
 			gone = append(gone, m)
-		case !same(g, m.cfg):
+		case !same(g, m.cfg) || next.SendErr != before.SendErr || next.IfDown != before.IfDown:
 			changed = append(changed, m)
 		default:
 			delete(want, m.cfg.Name)
@@ -222,9 +234,9 @@ func (d *Daemon) apply(next *config.Config) error {
 	}
 	quiet := len(opened)+len(gone)+len(want) == 0
 	d.facts.Share(shared(next))
-	before := d.now.Load()
 	d.now.Store(next)
-	errs := []error{d.leave(gone)}
+	errs := []error{d.leave(gone)} // of which hooks are told as they were
+	d.hooks.Follow(next.Hooks)
 	for _, m := range changed {
 		errs = append(errs, d.replace(m, want[m.cfg.Name]))
 		delete(want, m.cfg.Name)
@@ -236,6 +248,8 @@ func (d *Daemon) apply(next *config.Config) error {
 		return errors.Join(err, d.restore(before))
 	}
 	d.bundle()
+	d.demotedAll()
+	d.operator.Forget(func(group string) bool { return had(before, group) && !had(next, group) })
 	d.facts.readLinks()
 	for _, dev := range opened {
 		d.log.Info("dataplane", zap.String("carpdev", dev.name), zap.String("mode", string(dev.port.Mode())), zap.String("answer", dev.port.Answer()))
@@ -273,12 +287,14 @@ func (d *Daemon) restore(before *config.Config) error {
 		}
 	}
 	errs := []error{d.leave(gone)}
+	d.hooks.Follow(before.Hooks)
 	for _, g := range want {
 		if d.carpdevs.Named(g.Carpdev) != nil {
 			errs = append(errs, d.enter(g, nil))
 		}
 	}
 	d.bundle()
+	d.demotedAll()
 	d.facts.readLinks()
 	return errors.Join(append(errs, d.closeCarpdevs(before))...)
 }
@@ -300,9 +316,11 @@ func (d *Daemon) openCarpdevs(next *config.Config) (opened []*carpdev, err error
 				err = errors.Join(err, dev.port.Undo())
 			}
 			dev.lock.Close()
+			dev.letGo()
 		}
 		for _, dev := range opened {
 			dev.ears.close()
+			dev.letGo()
 			err = errors.Join(err, dev.port.Undo(), dev.lock.Close())
 		}
 		return nil, err
@@ -319,11 +337,16 @@ func (d *Daemon) closeCarpdevs(next *config.Config) error {
 	wanted := carpdevNames(next)
 	var errs []error
 	for _, dev := range d.carpdevs.All() {
+		if !slices.ContainsFunc(d.members(), func(m *member) bool { return m.dev == dev }) {
+			errs = append(errs, dev.hush())
+		}
 		if slices.Contains(wanted, dev.name) {
 			continue
 		}
 		d.carpdevs.Remove(dev)
 		dev.ears.Stop()
+		dev.letGo()
+		<-dev.sampled
 		errs = append(errs, dev.port.Close())
 		_, err := loader.DetachPort(d.paths.Pin, dev.name)
 		errs = append(errs, err, dev.lock.Close())
@@ -336,7 +359,51 @@ func (d *Daemon) closeCarpdevs(next *config.Config) error {
 // the log: what a running daemon can follow.
 func onlyGroups(a, b *config.Config) bool {
 	return a.Node == b.Node && a.HasKey == b.HasKey && a.XDP == b.XDP && a.Metrics == b.Metrics &&
-		reflect.DeepEqual(syncOf(a), syncOf(b))
+		reflect.DeepEqual(syncOf(a), syncOf(b)) && reflect.DeepEqual(a.Ready, b.Ready) &&
+		reflect.DeepEqual(tracksOf(a), tracksOf(b)) && reflect.DeepEqual(hooksOf(a), hooksOf(b))
+}
+
+// tracksOf is what is tracked, whichever groups need it.
+func tracksOf(c *config.Config) []config.Track {
+	all := slices.Clone(c.Tracks)
+	for i := range all {
+		all[i].Groups = nil
+	}
+	return all
+}
+
+// hooksOf is what is told, of whichever groups.
+func hooksOf(c *config.Config) []config.Hook {
+	all := slices.Clone(c.Hooks)
+	for i := range all {
+		all[i].Groups = nil
+	}
+	return all
+}
+
+// had reports whether a configuration has a group, complete or not.
+func had(c *config.Config, group string) bool {
+	return c.Group(group) != nil || slices.ContainsFunc(c.Drafts, func(d config.Draft) bool { return d.Name == group })
+}
+
+// demoted tells a group what tracks and operators demote it by.
+func (d *Daemon) demoted(m *member) {
+	d.tracking.Join(m, d.now.Load())
+	d.operator.Each(func(what Demotion) {
+		n := 0
+		if d.now.Load().Concerns(what.Group, m.cfg.Name) {
+			n = what.By
+		}
+		m.group.Demote(what.Owner(), n)
+	})
+}
+
+// demotedAll tells all, whose bundles may have changed.
+func (d *Daemon) demotedAll() {
+	for _, m := range d.members() {
+		d.demoted(m)
+	}
+	d.tracking.Told(d.start)
 }
 
 // syncOf is the sync section without our own address, which may be left to the
@@ -412,7 +479,8 @@ func (d *Daemon) withIdle(groups []GroupStatus, cfg *config.Config) []GroupStatu
 	idle := func(g GroupStatus, reason string) {
 		g.State, g.Reason, g.Since = "INIT", reason, d.started
 		g.Demotions, g.MastersSeen = map[string]int{}, []string{}
-		g.Drops, g.Packets = map[string]uint64{}, map[string]uint64{}
+		g.Drops, g.Packets, g.Alarms = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
+		g.Waits, g.Masters = []string{}, []MasterStatus{}
 		groups = append(groups, g)
 	}
 	for i := range cfg.Groups {

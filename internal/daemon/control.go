@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,7 +49,8 @@ type control struct {
 }
 
 // listenControl opens the socket: mode 0660, group xcarp where there is one. A
-// socket that a dead daemon left is replaced; the caller holds the run-dir.
+// socket that a dead daemon left is replaced; the caller holds the run-dir. more
+// adds further requests.
 func listenControl(runDir string, log *zap.Logger, d controlled, metrics *metrics, more ...func(*http.ServeMux)) (*control, error) {
 	path := filepath.Join(runDir, SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -77,9 +79,6 @@ func listenControl(runDir string, log *zap.Logger, d controlled, metrics *metric
 			log.Debug("status not delivered", zap.Error(err))
 		}
 	})
-	for _, add := range more {
-		add(mux)
-	}
 	mux.HandleFunc("POST /v1/keys/reload", func(w http.ResponseWriter, _ *http.Request) {
 		ids, err := d.ReloadKeys()
 		if err != nil {
@@ -92,6 +91,9 @@ func listenControl(runDir string, log *zap.Logger, d controlled, metrics *metric
 		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.registry, promhttp.HandlerOpts{}))
+	for _, add := range more {
+		add(mux)
+	}
 
 	return &control{
 		log:      log,
@@ -217,7 +219,7 @@ var ErrNoDaemon = errors.New("no daemon answers there")
 // GetStatus asks the daemon of the run-dir.
 func GetStatus(ctx context.Context, runDir string) (*Status, error) {
 	var s Status
-	if err := ask(ctx, runDir, http.MethodGet, "/v1/status", &s); err != nil {
+	if err := ask(ctx, runDir, http.MethodGet, "/v1/status", nil, &s); err != nil {
 		return nil, err
 	}
 	return &s, nil
@@ -225,12 +227,20 @@ func GetStatus(ctx context.Context, runDir string) (*Status, error) {
 
 // ReloadKeys lets the daemon of the run-dir read its key_file again.
 func ReloadKeys(ctx context.Context, runDir string) error {
-	return ask(ctx, runDir, http.MethodPost, "/v1/keys/reload", &struct{}{})
+	return ask(ctx, runDir, http.MethodPost, "/v1/keys/reload", nil, &struct{}{})
 }
 
-// ask sends a request to the daemon of the run-dir and reads its JSON.
-func ask(ctx context.Context, runDir, method, path string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://xcarp"+path, nil)
+// ask sends a request to the daemon of the run-dir. in may be nil; out gets the answer.
+func ask(ctx context.Context, runDir, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://xcarp"+path, body)
 	if err != nil {
 		return err
 	}
@@ -240,10 +250,13 @@ func ask(ctx context.Context, runDir, method, path string, answer any) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-		return fmt.Errorf("the daemon refused: %s: %s", resp.Status, strings.TrimSpace(string(why)))
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		if s := strings.TrimSpace(string(why)); s != "" {
+			return errors.New(s)
+		}
+		return fmt.Errorf("the daemon refused: %s", resp.Status)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return nil

@@ -53,17 +53,23 @@ type Daemon struct {
 	carpdevs carpdevs
 	facts    *hostFacts
 	changes  *subscription
+	unicast  *unicast
 	keeper   *keeper
 	terms    *terms
 	identity *identity
 	metrics  *metrics
 	control  *control
 	scrape   *scrape // nil without metrics.listen
+	tracking *tracking
+	start    *starter
+	hooks    *hooks
+	operator *operator
 
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
 
-	syncDemotion atomic.Int64 // what the mirror last asked for
+	syncDemotion atomic.Int64    // what the mirror last asked for
+	suspects     chan suspicious // bounded: a flood need not be looked at whole
 
 	mu        stdsync.Mutex
 	roles     map[string]sync.GroupRole
@@ -76,13 +82,14 @@ type Daemon struct {
 // and takes back what it did when it fails.
 func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 	d := &Daemon{
-		cfg:     cfg,
-		paths:   paths,
-		log:     log,
-		started: time.Now(),
-		roles:   map[string]sync.GroupRole{},
-		keyIDs:  keyIDs(cfg.Keys),
-		keys:    cfg.Keys,
+		cfg:      cfg,
+		paths:    paths,
+		log:      log,
+		started:  time.Now(),
+		roles:    map[string]sync.GroupRole{},
+		keyIDs:   keyIDs(cfg.Keys),
+		keys:     cfg.Keys,
+		suspects: make(chan suspicious, 16),
 	}
 	d.now.Store(cfg)
 	if err := d.open(); err != nil {
@@ -125,8 +132,19 @@ func (d *Daemon) open() error {
 	if d.changes, err = d.facts.subscribe(); err != nil {
 		return err
 	}
+	d.start = newStarter(d.log)
+	if d.tracking, err = d.newTracking(); err != nil {
+		return err
+	}
+	if d.hooks, err = newHooks(d.cfg, d.log); err != nil {
+		return err
+	}
+	known := func(name string) bool { return d.now.Load().Group(name) != nil }
+	if d.operator, err = openOperator(d.paths.State, d.log, known, d.demoteByOperator); err != nil {
+		return err
+	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines, d.operator.Handle); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -146,6 +164,9 @@ func (d *Daemon) open() error {
 	if err := d.openSync(); err != nil {
 		return err
 	}
+	if d.unicast, err = newUnicast(d.log, d.facts.Shared); err != nil {
+		return err
+	}
 	if err := d.forget(); err != nil {
 		return err
 	}
@@ -157,6 +178,7 @@ func (d *Daemon) open() error {
 		m.group.Demote(ownerOperator, d.operatorDemotion())
 		d.join(m, nil)
 	}
+	d.operator.Begin()
 	d.bundle()
 	d.facts.readLinks()
 	return nil
@@ -246,7 +268,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run(d.terms.Run)
 	run(d.identity.Run)
 	run(d.keeper.Run)
+	run(d.unicast.Run)
 	run(func(ctx context.Context) error { return d.facts.Run(ctx, d.changes) })
+	run(d.start.Run)
+	run(d.tracking.Run)
+	run(d.hooks.Run)
+	run(d.operator.Run)
 	run(d.control.Run)
 	if d.scrape != nil {
 		run(d.scrape.Run)
@@ -255,7 +282,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.sysctls()
 		run(d.mirror.Run)
 	}
-	d.listen = func(dev *carpdev) { run(dev.ears.Run) }
+	run(d.investigate)
+	d.listen = func(dev *carpdev) {
+		run(dev.ears.Run)
+		run(func(ctx context.Context) error { return d.sample(ctx, dev) })
+	}
 	for _, dev := range d.carpdevs.All() {
 		d.listen(dev)
 	}
@@ -265,7 +296,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run(d.hangup)
 	d.change.Lock()
 	for _, m := range d.members() {
-		d.start(m)
+		d.launch(m)
 	}
 	d.change.Unlock()
 	for _, dev := range d.carpdevs.All() {
@@ -392,10 +423,14 @@ func (d *Daemon) close() error {
 		errs = append(errs, m.joined.Close())
 	}
 	for _, dev := range d.carpdevs.All() {
+		errs = append(errs, dev.hush())
 		if dev.port != nil {
 			errs = append(errs, dev.port.Close())
 		}
 		errs = append(errs, dev.lock.Close())
+	}
+	if d.unicast != nil {
+		d.unicast.Close()
 	}
 	if d.table != nil {
 		errs = append(errs, d.table.Close())
@@ -405,6 +440,9 @@ func (d *Daemon) close() error {
 	}
 	if d.scrape != nil {
 		d.scrape.listener.Close()
+	}
+	if d.tracking != nil {
+		d.tracking.watcher.Close() // closed already unless Run was never reached
 	}
 	if d.identity != nil {
 		errs = append(errs, d.identity.Close())
@@ -419,13 +457,14 @@ func (d *Daemon) close() error {
 func (d *Daemon) Status() Status {
 	cfg := d.now.Load()
 	s := Status{
-		Node:    cfg.Node,
-		Version: buildVersion,
-		Config:  cfg.Path,
-		Hash:    cfg.Hash,
-		Uptime:  time.Since(d.started).Seconds(),
-		Groups:  []GroupStatus{},
-		Sync:    []SyncStatus{},
+		Node:     cfg.Node,
+		Version:  buildVersion,
+		Config:   cfg.Path,
+		Hash:     cfg.Hash,
+		Uptime:   time.Since(d.started).Seconds(),
+		Groups:   []GroupStatus{},
+		Carpdevs: []CarpdevStatus{},
+		Sync:     []SyncStatus{},
 	}
 	counters := map[*carpdev]map[uint8]map[string]uint64{}
 	for _, dev := range d.carpdevs.All() {
@@ -434,12 +473,17 @@ func (d *Daemon) Status() Status {
 			d.log.Warn("dataplane counters", zap.String("carpdev", dev.name), zap.Error(err))
 		}
 		counters[dev] = c
+		s.Carpdevs = append(s.Carpdevs, CarpdevStatus{Name: dev.name, Packets: c[0]})
 	}
 	now := group.BootClock()
 	for _, m := range d.members() {
-		s.Groups = append(s.Groups, m.status(counters[m.dev][m.cfg.VHID], now))
+		g := m.status(counters[m.dev][m.cfg.VHID], now)
+		g.Waits = d.start.Waits(m)
+		g.Ready = len(g.Waits) == 0
+		s.Groups = append(s.Groups, g)
 	}
 	s.Groups = d.withIdle(s.Groups, cfg)
+	s.Tracks, s.Hooks, s.Demotions = d.tracking.Status(cfg.Tracks), d.hooks.Status(), d.operator.Status()
 	if d.mirror != nil {
 		for _, p := range d.mirror.Status() {
 			ps := syncStatus(p)

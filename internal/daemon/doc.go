@@ -8,6 +8,10 @@
 //	group.Run   one per group; decides and acts: map, advert, announcement
 //	keeper      follows the roles: RST trap, then the kernel's addresses
 //	sync.Mirror tells demotion to the groups, and is told who is MASTER
+//	tracking    what the groups need ─► demotion
+//	starter     holds and demotes what has just started, until it is ready
+//	operator    demotions from the control socket, on disk
+//	hooks       tells programs of changes, in order
 //	terms       writes the terms behind
 //	control     the unix socket: status and metrics
 //

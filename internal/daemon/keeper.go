@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -90,7 +91,7 @@ func (k *keeper) Own(group string, ifindex int, addrs []netip.Addr, local bool, 
 	}
 	if state == carp.Master {
 		k.setTrap() // of new addresses, if the promotion was not long ago
-		k.settle(group)
+		k.settle([]string{group})
 	}
 }
 
@@ -133,23 +134,13 @@ func (k *keeper) Incomplete(yes bool) {
 // Run follows the roles until the context ends, then takes every address that a
 // group no longer answers for off the box.
 func (k *keeper) Run(ctx context.Context) error {
-	k.locked(func() {
-		for group := range k.owned {
-			k.settle(group)
-		}
-	})
+	k.locked(func() { k.settle(slices.Collect(maps.Keys(k.owned))) })
 	for {
 		select {
 		case r := <-k.roles:
-			k.follow(r)
+			k.follow(waiting(k.roles, r))
 		case ifindex := <-k.changed:
-			k.locked(func() {
-				for group, o := range k.owned {
-					if o.ifindex == ifindex && o.state == carp.Master {
-						k.settle(group)
-					}
-				}
-			})
+			k.refill(waiting(k.changed, ifindex))
 		case yes := <-k.incomplete:
 			if yes != k.trapAll {
 				k.locked(func() {
@@ -174,7 +165,7 @@ func (k *keeper) finish() error {
 	for {
 		select {
 		case r := <-k.roles:
-			k.follow(r)
+			k.follow(waiting(k.roles, r))
 			continue
 		default:
 		}
@@ -190,34 +181,80 @@ func (k *keeper) finish() error {
 	return nil
 }
 
-func (k *keeper) follow(r roleOf) {
+// waiting returns the first and all others that wait behind it: what hundreds of
+// groups do at once is done once.
+func waiting[T any](c <-chan T, first T) []T {
+	all := []T{first}
+	for {
+		select {
+		case v, ok := <-c:
+			if !ok {
+				return all
+			}
+			all = append(all, v)
+		default:
+			return all
+		}
+	}
+}
+
+func (k *keeper) follow(rs []roleOf) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	o := k.owned[r.group]
-	if o == nil {
-		return // it has been taken out of the configuration meanwhile
+	promoted := false
+	var groups []string
+	for _, r := range rs {
+		o := k.owned[r.group]
+		if o == nil {
+			continue // it has been taken out of the configuration meanwhile
+		}
+		promoted = promoted || r.state == carp.Master && o.state != carp.Master
+		o.state, o.since = r.state, k.now()
+		if !slices.Contains(groups, r.group) {
+			groups = append(groups, r.group)
+		}
 	}
-	promoted := r.state == carp.Master && o.state != carp.Master
-	o.state, o.since = r.state, k.now()
 	if promoted {
 		k.setTrap() // before the kernel owns the address and could reset
 	}
-	k.settle(r.group)
+	k.settle(groups)
 }
 
-// settle makes the kernel hold the group's addresses exactly while it is MASTER
-// or drains.
-func (k *keeper) settle(group string) {
-	o := k.owned[group]
-	var err error
-	switch {
-	case !o.local || o.state == carp.Init || o.state == carp.Backup:
-		err = removeHostAddrs(k.handle, o.ifindex, o.addrs)
-	case o.state == carp.Master:
-		err = addHostAddrs(k.handle, o.ifindex, o.addrs)
+// refill gives back to the interfaces what somebody took from them.
+func (k *keeper) refill(ifindexes []int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var groups []string
+	for group, o := range k.owned {
+		if o.state == carp.Master && slices.Contains(ifindexes, o.ifindex) {
+			groups = append(groups, group)
+		}
 	}
-	if err != nil {
-		k.log.Error("shared addresses", zap.String("group", group), zap.Stringer("state", o.state), zap.Error(err))
+	k.settle(groups)
+}
+
+// settle makes the kernel hold the groups' addresses exactly while they are MASTER
+// or drain. With mu held, as setTrap.
+func (k *keeper) settle(groups []string) {
+	add, remove := map[int][]netip.Addr{}, map[int][]netip.Addr{} // by interface
+	for _, group := range groups {
+		o := k.owned[group]
+		switch {
+		case !o.local || o.state == carp.Init || o.state == carp.Backup:
+			remove[o.ifindex] = append(remove[o.ifindex], o.addrs...)
+		case o.state == carp.Master:
+			add[o.ifindex] = append(add[o.ifindex], o.addrs...)
+		}
+	}
+	for ifindex, addrs := range remove {
+		if err := removeHostAddrs(k.handle, ifindex, addrs); err != nil {
+			k.log.Error("shared addresses not removed", zap.Strings("groups", groups), zap.Error(err))
+		}
+	}
+	for ifindex, addrs := range add {
+		if err := addHostAddrs(k.handle, ifindex, addrs); err != nil {
+			k.log.Error("shared addresses not added", zap.Strings("groups", groups), zap.Error(err))
+		}
 	}
 }
 

@@ -19,15 +19,18 @@ func digestKey(secret config.Key, g *config.Group) *carp.Key {
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
 	}
-	password := string(g.Password)
-	if g.FromKey {
-		password = carp.DerivePassword(secret, g.VHID)
-	}
 	variant := carp.OpenBSD
 	if g.HMAC == config.HMACFreeBSD {
 		variant = carp.FreeBSD
 	}
-	return carp.NewKey(password, g.VHID, addrs, variant)
+	return carp.NewKey(groupPassword(secret, g), g.VHID, addrs, variant, g.LLAddr...)
+}
+
+func groupPassword(key config.Key, g *config.Group) string {
+	if g.FromKey {
+		return carp.DerivePassword(key, g.VHID)
+	}
+	return string(g.Password)
 }
 
 // trailerKeys derives the group's keys from those of the node.
@@ -75,7 +78,12 @@ func (d *Daemon) reloadKeys() error {
 		if m.cfg.FromKey {
 			digest = digestKey(keys[0], m.cfg)
 		}
-		m.group.SetKeys(trailerKeys(keys, m.cfg), digest)
+		trailer := trailerKeys(keys, m.cfg)
+		m.group.SetKeys(trailer, digest)
+		if err := d.setShield(m, digestKey(keys[0], m.cfg), trailer); err != nil {
+			return err
+		}
+		m.clues.setPassword(groupPassword(keys[0], m.cfg))
 	}
 	d.mu.Lock()
 	d.keys, d.keyIDs = keys, keyIDs(keys)

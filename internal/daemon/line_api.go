@@ -44,8 +44,8 @@ func (d *Daemon) serveLines(mux *http.ServeMux) {
 	}
 }
 
-// refusal is the answer to a line that was refused.
-type refusal struct {
+// lineRefusal is the answer to a line that was refused.
+type lineRefusal struct {
 	Problems []*config.Problem `json:"problems"`
 }
 
@@ -54,7 +54,7 @@ func (d *Daemon) answerLine(w http.ResponseWriter, reply LineReply, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	status := http.StatusOK
 	if err != nil {
-		answer, status = refusal{config.Problems(err)}, http.StatusUnprocessableEntity
+		answer, status = lineRefusal{config.Problems(err)}, http.StatusUnprocessableEntity
 	}
 	b, err := json.Marshal(answer)
 	if err != nil {
@@ -93,7 +93,7 @@ func postLine(ctx context.Context, runDir, path string, line LineRequest) (LineR
 		}
 		return reply, nil
 	case http.StatusUnprocessableEntity:
-		var r refusal
+		var r lineRefusal
 		if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
 			return reply, fmt.Errorf("read the daemon's answer: %w", err)
 		}

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -255,8 +254,11 @@ func (d *Daemon) sysctlValues() map[string]string {
 		"preempt":    number(cfg.Preempt),
 		"log":        map[string]int{"debug": 7, "info": 2}[cfg.Log.Level],
 		"demotion":   d.operatorDemotion(),
+		"dscp":       int(cfg.DSCP),
+
+		"ifdown_demotion_factor":  cfg.IfDown,
+		"senderr_demotion_factor": cfg.SendErr,
 	}
-	maps.Copy(v, config.SysctlDefaults)
 	for name := range v {
 		if n, ok := cfg.Source().Lines.Value(name); ok && name != "demotion" {
 			v[name] = n

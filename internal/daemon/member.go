@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -29,10 +30,14 @@ type member struct {
 	cfg      *config.Group
 	dev      *carpdev
 	group    *group.Group
+	conn     net.PacketConn
+	ifDown   int // how much a carpdev that is down demotes the siblings
+	clues    clues
 	alive    atomic.Int64              // when the election loop last gave a sign of life, ns since boot
 	siblings atomic.Pointer[[]*member] // of the same bundle, without this one
 
 	joined io.Closer // multicast groups
+	peers  []*peer   // that adverts go to alone
 	offUp  func()    // ends what the carpdev tells of its link
 	end    context.CancelCauseFunc
 	done   chan struct{} // closed when the group has ended
@@ -50,9 +55,15 @@ func (m *member) stamp(now time.Time) {
 
 // newMember prepares the group on its carpdev. What the dataplane still holds
 // of an earlier run (a crash, an upgrade) or of the old member, if there is one, is
-// adopted.
-func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (*member, error) {
-	m := &member{cfg: g, dev: dev, done: make(chan struct{}), awake: make(chan struct{})}
+// adopted. What it opened is closed when it fails.
+func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *member, err error) {
+	cfg := d.now.Load()
+	m := &member{cfg: g, dev: dev, ifDown: cfg.IfDown, done: make(chan struct{}), awake: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.abandon(m))
+		}
+	}()
 	addrs := make([]netip.Addr, len(g.Addresses))
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
@@ -60,12 +71,11 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (*member,
 	if err := dev.port.SetGroup(g.VHID, addrs); err != nil {
 		return nil, err
 	}
-	conn, err := group.Listen(dev.name, g.VHID)
-	if err != nil {
+	if m.conn, err = dev.conn(g); err != nil {
 		return nil, err
 	}
 	if m.joined, err = group.JoinAddrs(dev.name, addrs); err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, err
 	}
 	adopt := dev.port.Role(g.VHID) // the group takes it if it is MASTER and its lease holds
 	adopted := adopt.State == carp.Master && group.BootClock().Before(adopt.Until)
@@ -78,6 +88,8 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (*member,
 			AdvSkew: g.AdvSkew,
 			Preempt: g.Preempt,
 			Split:   splits[g.Split],
+
+			SendErrDemotion: cmp.Or(cfg.SendErr, -1),
 		},
 		Guard: carp.GuardConfig{
 			Key:  digestKey(d.signingKey(), g),
@@ -86,10 +98,13 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (*member,
 			Send: g.Trailer,
 		},
 		Addrs:        g.Addresses,
-		Conn:         conn,
+		Conn:         m.conn,
 		HardwareAddr: dev.port.HardwareAddr(),
 		Source4:      dev.source4.Load,
 		Source6:      dev.source6.Load,
+		To4:          d.destination(m, g.Peer4, g.Mcast4),
+		To6:          d.destination(m, g.Peer6, g.Mcast6),
+		TOS:          tos(g),
 		Dataplane:    dev.port,
 		Router:       forwards6(dev.name),
 		BeforeMaster: func() { d.beforeMaster(g.Name) },
@@ -108,6 +123,10 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (*member,
 		c.Machine.Counter = max(c.Machine.Counter, self.Counter)
 		c.Guard.Epoch, c.Guard.Seen = max(c.Guard.Epoch, self.Epoch), others
 	}
+	m.clues = clues{vhid: g.VHID, advbase: g.AdvBase, password: groupPassword(d.signingKey(), g), prefixes: g.Addresses, others: slices.Collect(maps.Keys(shared(cfg)))}
+	if err := d.shield(m, &c); err != nil {
+		return nil, err
+	}
 	m.group = group.New(c)
 	if adopted {
 		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
@@ -119,8 +138,33 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (*member,
 		state = carp.Master
 	}
 	d.keeper.Own(g.Name, dev.ifindex, addrs, g.Mode == config.Local, state)
-	m.offUp = dev.OnUp(func(up bool) { m.link(up) })
+	d.demoted(m)
+	if old != nil {
+		d.start.Replace(old, m)
+	} else {
+		d.start.Add(m, cfg.Ready.Settle, d.pending(g.Name), adopted || d.synced(), adopted)
+	}
+	m.offUp = dev.OnUp(func(up bool) { d.start.Link(m, up) })
 	return m, nil
+}
+
+// abandon closes what a member that never ran has opened.
+func (d *Daemon) abandon(m *member) error {
+	d.unicast.Drop(m.peers)
+	var errs []error
+	if m.conn != nil {
+		errs = append(errs, m.conn.Close())
+	}
+	if m.joined != nil {
+		errs = append(errs, m.joined.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// synced reports whether the mirror, if there is one, has said that this node's
+// table is complete.
+func (d *Daemon) synced() bool {
+	return d.mirror == nil || d.syncDemotion.Load() < sync.Incomplete
 }
 
 var splits = map[config.Split]carp.Split{config.SplitHold: carp.SplitHold, config.SplitTakeover: carp.SplitTakeover}
@@ -138,12 +182,8 @@ func forwards6(dev string) bool {
 	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 
-// The owners of demotion that the daemon itself speaks for.
-const (
-	ownerSync = "sync"
-
-	linkFactor = 240 // net.inet.carp.ifdown_demotion_factor
-)
+// ownerSync is an owner of demotion that the daemon itself speaks for.
+const ownerSync = "sync"
 
 // link tells the group of its own link, and its siblings that the bundle is not
 // whole here: they move, so that both sides of a flow stay on one node.
@@ -157,7 +197,7 @@ func (m *member) link(up bool) {
 func (m *member) demoteSiblings(owner string, on bool) {
 	n := 0
 	if on {
-		n = linkFactor
+		n = m.ifDown
 	}
 	for _, s := range m.bundled() {
 		s.group.Demote(owner, n)
@@ -172,7 +212,8 @@ func (m *member) bundled() []*member {
 	return nil
 }
 
-// bundle makes siblings of the members that move together.
+// bundle makes siblings of the members that move together, and tells them what they
+// have to know of each other.
 func (d *Daemon) bundle() {
 	for _, m := range d.members() {
 		var siblings []*member
@@ -190,6 +231,7 @@ func (d *Daemon) bundle() {
 			m.demoteSiblings("link "+m.dev.name, true)
 		}
 	}
+	d.start.Begin()
 }
 
 // beforeMaster is on the takeover path: it opens the event source, so that no
@@ -212,11 +254,13 @@ func (d *Daemon) onRole(m *member, t group.Transition) {
 	d.terms.Set(t.Name, t.Term)
 	if !t.Adopted {
 		d.metrics.transitions.WithLabelValues(t.Name, t.To.String(), t.Reason).Inc()
+		d.hooks.Tell(m.cfg, t)
 	}
 	if d.mirror != nil {
 		d.shareRoles(t)
 	}
 	if t.To == carp.Master {
+		d.start.Master(m)
 		for _, s := range m.bundled() {
 			s.group.Follow()
 		}
@@ -335,6 +379,7 @@ func (d *Daemon) demoteBySync(n int) {
 		m.group.Demote(ownerSync, n)
 	}
 	d.keeper.Incomplete(n >= sync.Incomplete)
+	d.start.Synced(n < sync.Incomplete)
 }
 
 // peerRoles carries what a peer says of itself to the groups of the same name.
@@ -370,6 +415,8 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Answer:       m.dev.port.Answer(),
 		MastersSeen:  []string{},
 		Drops:        m.drops(s.Drops, packets),
+		Hint:         m.clues.hint(now),
+		Shield:       string(m.dev.port.Shielding()),
 		Alarms:       s.Alarms,
 		Split:        s.Split,
 		Auth:         string(m.cfg.Auth),
@@ -387,6 +434,9 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Received:     s.Received,
 		SendErrors:   s.SendErrs,
 		MTU:          m.dev.mtu,
+		Masters:      []MasterStatus{},
+		SilentFamily: s.SilentFamily,
+		SilentAlarms: s.SilentAlarms,
 	}
 	e, _ := m.dev.ears.State()
 	g.Ears = e.String()
@@ -398,13 +448,32 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 	}
 	for _, a := range s.Masters {
 		g.MastersSeen = append(g.MastersSeen, a.Addr.String())
+		seen := MasterStatus{
+			Address: a.Addr.String(), AdvBase: a.AdvBase, AdvSkew: a.AdvSkew, Demotion: a.Demotion,
+			AgoMS: float64(now.Sub(a.At)) / 1e6,
+		}
+		if a.Addr6.IsValid() {
+			seen.Address6 = a.Addr6.String()
+		}
+		g.Masters = append(g.Masters, seen)
+	}
+	if n := m.lost(); n > 0 {
+		g.Drops["overrun"] = n
 	}
 	return g
 }
 
+// lost returns how many frames found the group's queue full.
+func (m *member) lost() uint64 {
+	if l, ok := m.conn.(interface{ Lost() uint64 }); ok {
+		return l.Lost()
+	}
+	return 0
+}
+
 // droppedEarly are the dataplane's reasons to drop an advert. What XDP dropped the
 // daemon never saw; what tc drops it has counted itself.
-var droppedEarly = []string{"badttl", "badlen", "badsum", "badfrag"}
+var droppedEarly = []string{"badttl", "badlen", "badsum", "badfrag", "badauth", "badtrailer", "replay", "loop", "ratelimit"}
 
 // drops adds up why adverts were refused, wherever that was.
 func (m *member) drops(daemon, packets map[string]uint64) map[string]uint64 {

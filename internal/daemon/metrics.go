@@ -53,6 +53,8 @@ var (
 	descDeaf     = groupDesc("deaf", "1 while nobody is heard on the carpdev, and neighbours that are asked do not answer.")
 	descXDP      = groupDesc("xdp_packets_total", "Frames handled by the dataplane, by verdict.", "verdict")
 	descMasters  = groupDesc("masters_seen", "Masters heard within the last three intervals, this node not counted.")
+	descSilent   = groupDesc("family_silent", "1 while adverts of one family alone are heard from a dual-stack master, by the family that is silent.", "family")
+	descSilences = groupDesc("family_silent_total", "How often one family of adverts fell silent alone.")
 
 	descPeerUp   = syncDesc("up", "1 while the session with the peer is up.")
 	descInSync   = syncDesc("in_sync", "1 while the tables are known to be equal but for what is under way.")
@@ -86,6 +88,7 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), l...)
 	}
 	gauge(descConfig, 1, s.Hash, s.Version)
+	collectTracking(&s, gauge, count)
 	for _, g := range s.Groups {
 		l := []string{g.Name, g.Carpdev, strconv.Itoa(int(g.VHID))}
 		with := func(more string) []string { return append(l[:len(l):len(l)], more) }
@@ -95,9 +98,14 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		for owner, n := range g.Demotions {
 			gauge(descDemotion, float64(n), with(owner)...)
 		}
+		gauge(descReady, boolValue(g.Ready), l...)
 		gauge(descLease, g.LeaseMS/1e3, l...)
 		gauge(descTerm, float64(g.Term), l...)
 		gauge(descMasters, float64(len(g.MastersSeen)), l...)
+		for _, family := range []string{"IPv4", "IPv6"} {
+			gauge(descSilent, boolValue(g.SilentFamily == family), with(family)...)
+		}
+		count(descSilences, g.SilentAlarms, l...)
 		count(descSent, g.Sent, l...)
 		count(descSendErr, g.SendErrors, l...)
 		count(descReceived, g.Received, l...)
@@ -111,6 +119,13 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		for why, n := range g.Packets {
 			count(descXDP, n, with(why)...)
+		}
+	}
+	for _, d := range s.Carpdevs {
+		for why, n := range d.Packets {
+			if n > 0 { // most reasons can only be some group's
+				count(descXDP, n, "", d.Name, "0", why)
+			}
 		}
 	}
 	for _, p := range s.Sync {

@@ -51,6 +51,9 @@ func (f *hostFacts) Share(shared map[netip.Addr]bool) {
 	f.reread()
 }
 
+// Shared says whether the address is a shared one.
+func (f *hostFacts) Shared(a netip.Addr) bool { return (*f.shared.Load())[a] }
+
 // Local says whether the address is one of this node's own: held by some
 // interface here and not shared.
 func (f *hostFacts) Local(a netip.Addr) bool { return (*f.local.Load())[a] }
@@ -105,8 +108,14 @@ func (f *hostFacts) Run(ctx context.Context, s *subscription) error {
 			}
 		case a, open = <-s.addrs:
 			if open {
+				changed := map[int]bool{}
+				for _, u := range waiting(s.addrs, a) {
+					changed[u.LinkIndex] = true
+				}
 				f.reread()
-				f.onAddr(a.LinkIndex)
+				for i := range changed {
+					f.onAddr(i)
+				}
 			}
 		case err := <-s.lost:
 			f.log.Debug("lost netlink messages", zap.Error(err))
@@ -197,7 +206,7 @@ func (f *hostFacts) readLinks() {
 func (f *hostFacts) readAddrs() error {
 	f.reading.Lock()
 	defer f.reading.Unlock()
-	all, err := f.handle.AddrList(nil, netlink.FAMILY_ALL)
+	all, err := listAddrs(f.handle, nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list own addresses: %w", err)
 	}

@@ -21,6 +21,12 @@ type Status struct {
 	Sync    []SyncStatus  `json:"sync"`
 	SyncDev string        `json:"sync_dev,omitempty"` // the interface of the sync link
 	Table   *TableStatus  `json:"conntrack,omitempty"`
+
+	Carpdevs []CarpdevStatus `json:"carpdevs"`
+	Tracks   []TrackStatus   `json:"tracks"`
+	Hooks    *HooksStatus    `json:"hooks,omitempty"`
+
+	Demotions []Demotion `json:"demotions"` // an operator's
 }
 
 // GroupStatus is one group as this node sees it.
@@ -37,10 +43,15 @@ type GroupStatus struct {
 	Demotion  int            `json:"demotion"`  // the sum that adverts carry
 	Demotions map[string]int `json:"demotions"` // by owner
 
+	Ready bool     `json:"ready"` // may replace a master
+	Waits []string `json:"waits"` // what it still waits for after its start
+
 	LeaseMS float64 `json:"lease_ms"` // what is left of the role in the dataplane; 0 if it has none
 
 	XDPMode      string            `json:"xdp_mode"` // native, generic or tc
 	Answer       string            `json:"answer"`   // ARP and ND answered by xdp or tc
+	Shield       string            `json:"shield"`   // verify: digests are checked in the kernel; limit: it refuses that
+	Hint         string            `json:"hint"`     // why adverts are refused, as far as one can tell
 	MastersSeen  []string          `json:"masters_seen"`
 	Drops        map[string]uint64 `json:"drops"`   // adverts refused, by reason
 	Alarms       map[string]uint64 `json:"alarms"`  // adverts that an operator should know of, by kind
@@ -62,6 +73,27 @@ type GroupStatus struct {
 	SendErrors   uint64            `json:"send_errors"`
 	Down         bool              `json:"down"` // administratively
 	MTU          int               `json:"mtu"`  // of the carpdev, bytes
+
+	Masters      []MasterStatus `json:"masters"`       // those of masters_seen, in full
+	SilentFamily string         `json:"silent_family"` // IPv4 or IPv6 if the other one alone is heard
+	SilentAlarms uint64         `json:"silent_family_alarms"`
+}
+
+// MasterStatus is another master that is heard.
+type MasterStatus struct {
+	Address  string  `json:"address"`
+	Address6 string  `json:"address6,omitempty"` // the other source of a dual-stack master
+	AdvBase  uint8   `json:"advbase"`
+	AdvSkew  uint8   `json:"advskew"` // as advertised, demotion included
+	Demotion uint8   `json:"demotion"`
+	AgoMS    float64 `json:"ago_ms"` // since its last advert
+}
+
+// CarpdevStatus is what the dataplane saw on a carpdev that is no group's:
+// adverts of other vhids and of VRRP, frames in a VLAN, fragments.
+type CarpdevStatus struct {
+	Name    string            `json:"name"`
+	Packets map[string]uint64 `json:"packets"` // verdicts by reason
 }
 
 // describe fills in what the configuration says of a group that takes no part.
@@ -121,3 +153,57 @@ type TableStatus struct {
 	Entries int `json:"entries"`
 	Max     int `json:"max"`
 }
+
+// TrackStatus is one thing that the groups need.
+type TrackStatus struct {
+	Name     string    `json:"name"`
+	Check    string    `json:"check"` // "ping 203.0.113.254"
+	State    string    `json:"state"` // PENDING, UP or DOWN
+	Since    time.Time `json:"since"`
+	Demote   int       `json:"demote"` // what it demotes by now
+	Groups   []string  `json:"groups"`
+	Error    string    `json:"error"`  // of the last check, empty if it succeeded
+	RTTMS    float64   `json:"rtt_ms"` // of the last check, 0 without an answer over the network
+	Checks   uint64    `json:"checks"`
+	Failures uint64    `json:"failures"`
+}
+
+// HooksStatus is what becomes of changes of state that are told to programs.
+type HooksStatus struct {
+	Queued  int          `json:"queued"`  // changes that wait
+	Dropped uint64       `json:"dropped"` // changes that were never told
+	Hooks   []HookStatus `json:"hooks"`   // in their order
+}
+
+// HookStatus is one program.
+type HookStatus struct {
+	Name     string     `json:"name"`
+	Command  []string   `json:"command"`
+	Runs     uint64     `json:"runs"`
+	Failures uint64     `json:"failures"` // among runs
+	Running  *time.Time `json:"running,omitempty"`
+	Last     *HookRun   `json:"last,omitempty"`
+}
+
+// HookRun is one run that has ended.
+type HookRun struct {
+	Group  string    `json:"group"`
+	To     string    `json:"to"`
+	At     time.Time `json:"at"`
+	TookMS float64   `json:"took_ms"`
+	Error  string    `json:"error"` // empty: acknowledged
+}
+
+// Demotion is one that an operator asked for.
+type Demotion struct {
+	ID     int        `json:"id"`
+	Group  string     `json:"group,omitempty"` // empty: all
+	By     int        `json:"by"`
+	Reason string     `json:"reason,omitempty"`
+	User   string     `json:"user,omitempty"`
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until,omitempty"` // absent: until it is taken back
+}
+
+// Owner is its name among the demotions of a group.
+func (d Demotion) Owner() string { return "operator " + strconv.Itoa(d.ID) }

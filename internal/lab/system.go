@@ -24,6 +24,9 @@ type System struct {
 
 	// Transitions returns what the router did, as its log has it. Optional.
 	Transitions func(r *Node) ([]Transition, error)
+
+	// show reads the counters of a router's LAN group. Optional.
+	show func(ctx context.Context, r *Node) (floodShow, error)
 }
 
 // Role is where a group stands; the words of carp(4).

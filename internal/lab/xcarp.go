@@ -26,6 +26,7 @@ func XCarp(program string, sync bool) System {
 		Start:       x.start,
 		Status:      x.status,
 		Transitions: xcarpTransitions,
+		show:        x.show,
 	}
 }
 

@@ -64,9 +64,12 @@ func (p *Port) DeleteGroup(vhid uint8) error {
 	p.maps.word(vhid).Store(0)
 	p.last[vhid] = 0
 	p.roles.Unlock()
+	p.believed.Lock()
+	p.known[vhid] = nil
+	p.believed.Unlock()
 	p.maps.stamp(vhid).Store(0)
 	p.maps.flags(vhid).Store(0)
-	if err := errors.Join(p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {
+	if err := errors.Join(p.maps.removeShield(vhid), p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {
 		return fmt.Errorf("delete group %d on %s: %w", vhid, p.name, err)
 	}
 	return nil

@@ -16,12 +16,19 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ingressMapAddr4        = "addr4"
-	ingressMapAddr6        = "addr6"
-	ingressMapCounters     = "counters"
-	ingressMapPorts        = "ports"
-	ingressMapVhids        = "vhids"
-	ingressProgCarpIngress = "carp_ingress"
+	ingressMapAddr4             = "addr4"
+	ingressMapAddr6             = "addr6"
+	ingressMapBuckets           = "buckets"
+	ingressMapCounters          = "counters"
+	ingressMapKnowns            = "knowns"
+	ingressMapPorts             = "ports"
+	ingressMapSampled           = "sampled"
+	ingressMapSamples           = "samples"
+	ingressMapScratches         = "scratches"
+	ingressMapShields           = "shields"
+	ingressMapVhids             = "vhids"
+	ingressProgCarpIngress      = "carp_ingress"
+	ingressProgCarpIngressLight = "carp_ingress_light"
 )
 
 // loadIngress returns the embedded CollectionSpec for ingress.
@@ -66,18 +73,25 @@ type ingressSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressProgramSpecs struct {
-	CarpIngress *ebpf.ProgramSpec `ebpf:"carp_ingress"`
+	CarpIngress      *ebpf.ProgramSpec `ebpf:"carp_ingress"`
+	CarpIngressLight *ebpf.ProgramSpec `ebpf:"carp_ingress_light"`
 }
 
 // ingressMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressMapSpecs struct {
-	Addr4    *ebpf.MapSpec `ebpf:"addr4"`
-	Addr6    *ebpf.MapSpec `ebpf:"addr6"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Ports    *ebpf.MapSpec `ebpf:"ports"`
-	Vhids    *ebpf.MapSpec `ebpf:"vhids"`
+	Addr4     *ebpf.MapSpec `ebpf:"addr4"`
+	Addr6     *ebpf.MapSpec `ebpf:"addr6"`
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
+	Counters  *ebpf.MapSpec `ebpf:"counters"`
+	Knowns    *ebpf.MapSpec `ebpf:"knowns"`
+	Ports     *ebpf.MapSpec `ebpf:"ports"`
+	Sampled   *ebpf.MapSpec `ebpf:"sampled"`
+	Samples   *ebpf.MapSpec `ebpf:"samples"`
+	Scratches *ebpf.MapSpec `ebpf:"scratches"`
+	Shields   *ebpf.MapSpec `ebpf:"shields"`
+	Vhids     *ebpf.MapSpec `ebpf:"vhids"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -106,19 +120,31 @@ func (o *ingressObjects) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressMaps struct {
-	Addr4    *ebpf.Map `ebpf:"addr4"`
-	Addr6    *ebpf.Map `ebpf:"addr6"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Ports    *ebpf.Map `ebpf:"ports"`
-	Vhids    *ebpf.Map `ebpf:"vhids"`
+	Addr4     *ebpf.Map `ebpf:"addr4"`
+	Addr6     *ebpf.Map `ebpf:"addr6"`
+	Buckets   *ebpf.Map `ebpf:"buckets"`
+	Counters  *ebpf.Map `ebpf:"counters"`
+	Knowns    *ebpf.Map `ebpf:"knowns"`
+	Ports     *ebpf.Map `ebpf:"ports"`
+	Sampled   *ebpf.Map `ebpf:"sampled"`
+	Samples   *ebpf.Map `ebpf:"samples"`
+	Scratches *ebpf.Map `ebpf:"scratches"`
+	Shields   *ebpf.Map `ebpf:"shields"`
+	Vhids     *ebpf.Map `ebpf:"vhids"`
 }
 
 func (m *ingressMaps) Close() error {
 	return _IngressClose(
 		m.Addr4,
 		m.Addr6,
+		m.Buckets,
 		m.Counters,
+		m.Knowns,
 		m.Ports,
+		m.Sampled,
+		m.Samples,
+		m.Scratches,
+		m.Shields,
 		m.Vhids,
 	)
 }
@@ -133,12 +159,14 @@ type ingressVariables struct {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressPrograms struct {
-	CarpIngress *ebpf.Program `ebpf:"carp_ingress"`
+	CarpIngress      *ebpf.Program `ebpf:"carp_ingress"`
+	CarpIngressLight *ebpf.Program `ebpf:"carp_ingress_light"`
 }
 
 func (p *ingressPrograms) Close() error {
 	return _IngressClose(
 		p.CarpIngress,
+		p.CarpIngressLight,
 	)
 }
 

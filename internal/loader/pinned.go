@@ -24,8 +24,11 @@ const (
 	pinEgress  = "egress"
 )
 
-// mapNames are the maps of a carpdev, as bpf/maps.h has them.
-var mapNames = []string{"vhids", "addr4", "addr6", "counters", "ports"}
+// mapNames are the maps of a carpdev, as bpf/maps.h and bpf/shield.h have them.
+var mapNames = []string{
+	"vhids", "addr4", "addr6", "counters", "ports",
+	"shields", "knowns", "buckets", "sampled", "samples", "scratches",
+}
 
 // linkNames are in the order in which they are taken off: the fence last.
 var linkNames = []string{pinXDP, pinIngress, pinEgress}

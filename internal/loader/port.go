@@ -26,6 +26,15 @@ const (
 	TC      Mode = "tc"      // no XDP: tc ingress does everything
 )
 
+// Shielding is what the programs do about forged adverts.
+type Shielding string
+
+// Limit is for kernels that refuse the programs that verify.
+const (
+	Verify Shielding = "verify" // digests and trailers are checked in the kernel
+	Limit  Shielding = "limit"  // only the number of adverts is limited
+)
+
 // Options of Open.
 type Options struct {
 	PinDir string // on a bpffs, which is mounted if it is missing
@@ -57,8 +66,12 @@ type Port struct {
 	roles sync.Mutex
 	last  [256]uint64 // role words as last seen: where SetRole swaps from
 
+	believed sync.Mutex
+	known    [256]*known
+
 	device sync.Mutex // groups and what follows from the device
 	mode   Mode
+	shield Shielding
 	answer string
 	opts   Options
 	fresh  bool // nothing was pinned before Open
@@ -331,6 +344,14 @@ func (p *Port) Mode() Mode {
 	p.device.Lock()
 	defer p.device.Unlock()
 	return p.mode
+}
+
+// Shielding says what the programs do about forged adverts. Of adopted programs it
+// is known after Renew.
+func (p *Port) Shielding() Shielding {
+	p.device.Lock()
+	defer p.device.Unlock()
+	return p.shield
 }
 
 // Answer says who answers ARP and neighbour solicitations: "xdp" or "tc".

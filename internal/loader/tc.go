@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,7 @@ const (
 type hook struct {
 	pin    string
 	prog   string
+	light  string // without cryptography
 	load   func() (*ebpf.CollectionSpec, error)
 	attach ebpf.AttachType
 	anchor link.Anchor
@@ -32,19 +34,24 @@ type hook struct {
 // a frame go would end the walk before a fence that comes later. So what others
 // rewrite on egress is theirs to answer for.
 var hooks = []hook{
-	{pinEgress, egressProgCarpEgress, loadEgress, ebpf.AttachTCXEgress, link.Head(), netlink.HANDLE_MIN_EGRESS},
-	{pinIngress, ingressProgCarpIngress, loadIngress, ebpf.AttachTCXIngress, link.Head(), netlink.HANDLE_MIN_INGRESS},
+	{pinEgress, egressProgCarpEgress, "", loadEgress, ebpf.AttachTCXEgress, link.Head(), netlink.HANDLE_MIN_EGRESS},
+	{pinIngress, ingressProgCarpIngress, ingressProgCarpIngressLight, loadIngress, ebpf.AttachTCXIngress, link.Head(), netlink.HANDLE_MIN_INGRESS},
 }
 
 // attachTC attaches the fence and the ingress program by tcx links where the kernel
 // has them (6.6), else by filters of a clsact qdisc.
 func (p *Port) attachTC(o Options) error {
+	p.shield = Verify
 	for _, h := range hooks {
 		spec, err := h.load()
 		if err != nil {
 			return err
 		}
 		prog, err := p.load(spec, h.prog)
+		if err != nil && h.light != "" {
+			p.log.Warn("this kernel refuses to check digests in tc: adverts are limited in number only", zap.Error(err))
+			prog, err = p.loadLight(h)
+		}
 		if err != nil {
 			return err
 		}
@@ -55,6 +62,16 @@ func (p *Port) attachTC(o Options) error {
 		}
 	}
 	return nil
+}
+
+// loadLight loads what a kernel gets that refuses the whole program.
+func (p *Port) loadLight(h hook) (*ebpf.Program, error) {
+	spec, err := h.load()
+	if err != nil {
+		return nil, err
+	}
+	p.shield = Limit
+	return p.load(spec, h.light)
 }
 
 func (p *Port) attachHook(h hook, prog *ebpf.Program, clsact bool) error {

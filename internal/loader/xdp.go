@@ -76,9 +76,10 @@ func (p *Port) attachXDP(o Options) error {
 
 // eachXDP calls do with the plain program and, if that is refused (a driver whose
 // buffers are smaller than its MTU), with the one for frames of several buffers.
+// A kernel whose verifier refuses both gets those without cryptography.
 func (p *Port) eachXDP(do func(*ebpf.Program) error) error {
 	var errs []error
-	for _, name := range []string{xdpProgCarpXdp, xdpProgCarpXdpFrags} {
+	for _, name := range []string{xdpProgCarpXdp, xdpProgCarpXdpFrags, xdpProgCarpXdpLight, xdpProgCarpXdpLightFrags} {
 		spec, err := loadXdp()
 		if err != nil {
 			return err
@@ -91,6 +92,11 @@ func (p *Port) eachXDP(do func(*ebpf.Program) error) error {
 		err = do(prog)
 		prog.Close()
 		if err == nil {
+			p.shield = Verify
+			if name == xdpProgCarpXdpLight || name == xdpProgCarpXdpLightFrags {
+				p.shield = Limit
+				p.log.Warn("this kernel refuses to check digests in XDP: adverts are limited in number only", zap.Error(errors.Join(errs...)))
+			}
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", name, err))

@@ -13,6 +13,23 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type xdpBucket struct {
+	_        structs.HostLayout
+	Signed   uint64
+	Stranger uint64
+	Old      uint64
+	Peer     [4]uint64
+}
+
+type xdpDigestKey struct {
+	_      structs.HostLayout
+	Inner  [5]uint32
+	Outer  [5]uint32
+	At     uint32
+	Blocks uint32
+	Tail   [128]uint8
+}
+
 type xdpIn6Addr struct {
 	_    structs.HostLayout
 	In6U struct {
@@ -21,11 +38,27 @@ type xdpIn6Addr struct {
 	}
 }
 
+type xdpKnown struct {
+	_     structs.HostLayout
+	Nodes uint32
+	Peers uint32
+	Node  [8]xdpMark
+	Peer  [4]xdpIn6Addr
+}
+
 type xdpLayout uint32
 
 const (
-	xdpLayoutLAYOUT xdpLayout = 1
+	xdpLayoutLAYOUT xdpLayout = 2
 )
+
+type xdpMark struct {
+	_       structs.HostLayout
+	Node    uint64
+	Epoch   uint64
+	Counter uint64
+	Own     uint64
+}
 
 type xdpOwner struct {
 	_     structs.HostLayout
@@ -76,19 +109,74 @@ const (
 	xdpReasonR_BADLEN         xdpReason = 18
 	xdpReasonR_BADSUM         xdpReason = 19
 	xdpReasonR_BADFRAG        xdpReason = 20
-	xdpReasonR_VLAN           xdpReason = 21
-	xdpReasonR_RUNT           xdpReason = 22
-	xdpReasonR_FRAGMENT       xdpReason = 23
-	xdpReasonR_OUT_VMAC       xdpReason = 24
-	xdpReasonR_OUT_ARP        xdpReason = 25
-	xdpReasonR_OUT_ND         xdpReason = 26
-	xdpReasonR_FENCE_VMAC     xdpReason = 27
-	xdpReasonR_FENCE_SOURCE   xdpReason = 28
-	xdpReasonR_FENCE_ARP      xdpReason = 29
-	xdpReasonR_FENCE_ND       xdpReason = 30
-	xdpReasonR_HAIRPIN        xdpReason = 31
-	xdpReasonREASONS          xdpReason = 40
+	xdpReasonR_BADAUTH        xdpReason = 21
+	xdpReasonR_BADTRAILER     xdpReason = 22
+	xdpReasonR_REPLAY         xdpReason = 23
+	xdpReasonR_LOOP           xdpReason = 24
+	xdpReasonR_RATELIMIT      xdpReason = 25
+	xdpReasonR_VLAN           xdpReason = 26
+	xdpReasonR_RUNT           xdpReason = 27
+	xdpReasonR_FRAGMENT       xdpReason = 28
+	xdpReasonR_OUT_VMAC       xdpReason = 29
+	xdpReasonR_OUT_ARP        xdpReason = 30
+	xdpReasonR_OUT_ND         xdpReason = 31
+	xdpReasonR_FENCE_VMAC     xdpReason = 32
+	xdpReasonR_FENCE_SOURCE   xdpReason = 33
+	xdpReasonR_FENCE_ARP      xdpReason = 34
+	xdpReasonR_FENCE_ND       xdpReason = 35
+	xdpReasonR_HAIRPIN        xdpReason = 36
+	xdpReasonREASONS          xdpReason = 64
 )
+
+type xdpSample struct {
+	_    structs.HostLayout
+	At   uint64
+	Why  xdpReason
+	Len  uint16
+	Ttl  uint8
+	Have uint8
+	From xdpIn6Addr
+	Mac  [6]uint8
+	Pad  [2]uint8
+	Data [84]uint8
+	Pad2 uint32
+}
+
+type xdpScratch struct {
+	_      structs.HostLayout
+	Busy   uint64
+	W      [16]uint32
+	H      [8]uint32
+	V      [8]uint32
+	Block  [128]uint8
+	Sample xdpSample
+}
+
+type xdpShield struct {
+	_        structs.HostLayout
+	Flags    xdpShieldFlag
+	Digests  uint32
+	Trailers uint32
+	Pad      uint32
+	Every    uint64
+	Burst    uint64
+	Digest   [2]xdpDigestKey
+	Trailer  [4]xdpTrailerKey
+}
+
+type xdpShieldFlag uint32
+
+const (
+	xdpShieldFlagSHIELD_ENFORCE xdpShieldFlag = 1
+)
+
+type xdpTrailerKey struct {
+	_     structs.HostLayout
+	Inner [8]uint32
+	Outer [8]uint32
+	Id    uint32
+	Pad   uint32
+}
 
 type xdpVhid struct {
 	_        structs.HostLayout
@@ -109,13 +197,21 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	xdpMapAddr4         = "addr4"
-	xdpMapAddr6         = "addr6"
-	xdpMapCounters      = "counters"
-	xdpMapPorts         = "ports"
-	xdpMapVhids         = "vhids"
-	xdpProgCarpXdp      = "carp_xdp"
-	xdpProgCarpXdpFrags = "carp_xdp_frags"
+	xdpMapAddr4              = "addr4"
+	xdpMapAddr6              = "addr6"
+	xdpMapBuckets            = "buckets"
+	xdpMapCounters           = "counters"
+	xdpMapKnowns             = "knowns"
+	xdpMapPorts              = "ports"
+	xdpMapSampled            = "sampled"
+	xdpMapSamples            = "samples"
+	xdpMapScratches          = "scratches"
+	xdpMapShields            = "shields"
+	xdpMapVhids              = "vhids"
+	xdpProgCarpXdp           = "carp_xdp"
+	xdpProgCarpXdpFrags      = "carp_xdp_frags"
+	xdpProgCarpXdpLight      = "carp_xdp_light"
+	xdpProgCarpXdpLightFrags = "carp_xdp_light_frags"
 )
 
 // loadXdp returns the embedded CollectionSpec for xdp.
@@ -160,19 +256,27 @@ type xdpSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpProgramSpecs struct {
-	CarpXdp      *ebpf.ProgramSpec `ebpf:"carp_xdp"`
-	CarpXdpFrags *ebpf.ProgramSpec `ebpf:"carp_xdp_frags"`
+	CarpXdp           *ebpf.ProgramSpec `ebpf:"carp_xdp"`
+	CarpXdpFrags      *ebpf.ProgramSpec `ebpf:"carp_xdp_frags"`
+	CarpXdpLight      *ebpf.ProgramSpec `ebpf:"carp_xdp_light"`
+	CarpXdpLightFrags *ebpf.ProgramSpec `ebpf:"carp_xdp_light_frags"`
 }
 
 // xdpMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpMapSpecs struct {
-	Addr4    *ebpf.MapSpec `ebpf:"addr4"`
-	Addr6    *ebpf.MapSpec `ebpf:"addr6"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Ports    *ebpf.MapSpec `ebpf:"ports"`
-	Vhids    *ebpf.MapSpec `ebpf:"vhids"`
+	Addr4     *ebpf.MapSpec `ebpf:"addr4"`
+	Addr6     *ebpf.MapSpec `ebpf:"addr6"`
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
+	Counters  *ebpf.MapSpec `ebpf:"counters"`
+	Knowns    *ebpf.MapSpec `ebpf:"knowns"`
+	Ports     *ebpf.MapSpec `ebpf:"ports"`
+	Sampled   *ebpf.MapSpec `ebpf:"sampled"`
+	Samples   *ebpf.MapSpec `ebpf:"samples"`
+	Scratches *ebpf.MapSpec `ebpf:"scratches"`
+	Shields   *ebpf.MapSpec `ebpf:"shields"`
+	Vhids     *ebpf.MapSpec `ebpf:"vhids"`
 }
 
 // xdpVariableSpecs contains global variables before they are loaded into the kernel.
@@ -201,19 +305,31 @@ func (o *xdpObjects) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpMaps struct {
-	Addr4    *ebpf.Map `ebpf:"addr4"`
-	Addr6    *ebpf.Map `ebpf:"addr6"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Ports    *ebpf.Map `ebpf:"ports"`
-	Vhids    *ebpf.Map `ebpf:"vhids"`
+	Addr4     *ebpf.Map `ebpf:"addr4"`
+	Addr6     *ebpf.Map `ebpf:"addr6"`
+	Buckets   *ebpf.Map `ebpf:"buckets"`
+	Counters  *ebpf.Map `ebpf:"counters"`
+	Knowns    *ebpf.Map `ebpf:"knowns"`
+	Ports     *ebpf.Map `ebpf:"ports"`
+	Sampled   *ebpf.Map `ebpf:"sampled"`
+	Samples   *ebpf.Map `ebpf:"samples"`
+	Scratches *ebpf.Map `ebpf:"scratches"`
+	Shields   *ebpf.Map `ebpf:"shields"`
+	Vhids     *ebpf.Map `ebpf:"vhids"`
 }
 
 func (m *xdpMaps) Close() error {
 	return _XdpClose(
 		m.Addr4,
 		m.Addr6,
+		m.Buckets,
 		m.Counters,
+		m.Knowns,
 		m.Ports,
+		m.Sampled,
+		m.Samples,
+		m.Scratches,
+		m.Shields,
 		m.Vhids,
 	)
 }
@@ -228,14 +344,18 @@ type xdpVariables struct {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpPrograms struct {
-	CarpXdp      *ebpf.Program `ebpf:"carp_xdp"`
-	CarpXdpFrags *ebpf.Program `ebpf:"carp_xdp_frags"`
+	CarpXdp           *ebpf.Program `ebpf:"carp_xdp"`
+	CarpXdpFrags      *ebpf.Program `ebpf:"carp_xdp_frags"`
+	CarpXdpLight      *ebpf.Program `ebpf:"carp_xdp_light"`
+	CarpXdpLightFrags *ebpf.Program `ebpf:"carp_xdp_light_frags"`
 }
 
 func (p *xdpPrograms) Close() error {
 	return _XdpClose(
 		p.CarpXdp,
 		p.CarpXdpFrags,
+		p.CarpXdpLight,
+		p.CarpXdpLightFrags,
 	)
 }
 

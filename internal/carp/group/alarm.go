@@ -22,6 +22,8 @@ var alarmTexts = [carp.Alarms]string{
 	carp.AlarmBetter:    "a peer without a trailer claims to be better than it was: not believed",
 	carp.AlarmWorse:     "a peer without a trailer is worse than it was: believed, though the digest does not cover that",
 	carp.AlarmTwin:      "a later advert of this very node: its state was lost or set back, or another node has a copy of it",
+	carp.AlarmLoop:      "our own advert came back: a loop in the network, or somebody plays it back",
+	carp.AlarmVRRP:      "a VRRP router has the number of our vhid: both use the same virtual MAC, give one another number",
 }
 
 // alarm tells an operator about an advert, once a minute for each kind.
@@ -59,7 +61,8 @@ func (g *Group) remind(seen []byte, is4 bool) {
 	if !from.IsValid() || g.shares(from) {
 		return // the sync channel tells it, too
 	}
-	g.out = carp.AppendFrame(g.out[:0], carp.MAC(g.cfg.HardwareAddr), from, seen)
+	e := g.envelope(carp.MAC(g.cfg.HardwareAddr), from, is4)
+	g.out = e.AppendFrame(g.out[:0], seen)
 	if err := g.write(g.out); err != nil {
 		g.log.Debug("remind", zap.String("group", g.cfg.Name), zap.Error(err))
 	}

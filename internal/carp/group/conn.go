@@ -10,71 +10,49 @@ import (
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
-
-	"github.com/xcarp/xcarp/internal/carp"
 )
 
-// conn is a packet socket with the memberships that keep the adverts coming.
-type conn struct {
-	*packet.Conn
-	members []io.Closer
-}
-
-// Listen opens a packet socket for the adverts of one vhid on an interface. It
-// joins the groups of both families: at the NIC, whose filter drops others,
-// and by IGMP and MLD, or a snooping switch keeps them from us.
+// Listen opens a Carpdev for one vhid alone; closing the conn closes it.
 func Listen(ifname string, vhid uint8) (net.PacketConn, error) {
-	ifi, err := net.InterfaceByName(ifname)
+	d, err := OpenCarpdev(ifname)
 	if err != nil {
-		return nil, fmt.Errorf("listen for adverts on %q: %w", ifname, err)
+		return nil, err
 	}
-	filter, err := bpf.Assemble(filter(vhid))
+	c, err := d.Conn(vhid)
 	if err != nil {
-		return nil, fmt.Errorf("assemble the filter for vhid %d: %w", vhid, err)
+		return nil, errors.Join(err, d.Close())
 	}
-	pc, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, &packet.Config{Filter: filter})
-	if err != nil {
-		return nil, fmt.Errorf("listen for adverts on %q: %w", ifname, err)
-	}
-	c := &conn{Conn: pc}
-	if err := ignoreOutgoing(pc); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for adverts on %q: %w", ifname, err), c.Close())
-	}
-	for _, mac := range []carp.MAC{carp.GroupMAC4, carp.GroupMAC6} {
-		if err := pc.JoinGroup(mac[:]); err != nil {
-			return nil, errors.Join(fmt.Errorf("join %v on %q: %w", net.HardwareAddr(mac[:]), ifname, err), c.Close())
-		}
-	}
-	for _, g := range []netip.Addr{carp.Group4, carp.Group6} {
-		m, err := join(ifi.Index, g)
-		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.ENODEV) {
-			continue // a kernel or an interface without IPv6
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("join %v on %q: %w", g, ifname, err), c.Close())
-		}
-		c.members = append(c.members, m)
-	}
-	return c, nil
+	return only{c, d}, nil
 }
 
-// ignoreOutgoing keeps the kernel from copying every frame that leaves the carpdev
-// for a socket that wants none of them.
-func ignoreOutgoing(pc *packet.Conn) error {
+// only is the one ear of a Carpdev.
+type only struct {
+	net.PacketConn
+	dev *Carpdev
+}
+
+// Close implements net.PacketConn.
+func (o only) Close() error { return errors.Join(o.PacketConn.Close(), o.dev.Close()) }
+
+// advertBuffer is room for two adverts of every vhid, which come at once when one
+// master has them all: a frame takes about 1 KiB of it. In bytes.
+const advertBuffer = 4 << 20
+
+// tune keeps the kernel from copying every frame that leaves the carpdev for a
+// socket that wants none of them, and gives it room for a burst.
+func tune(pc *packet.Conn) error {
 	raw, err := pc.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var opt error
 	err = raw.Control(func(fd uintptr) {
-		opt = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+		opt = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, advertBuffer),
+		)
 	})
 	return errors.Join(err, opt)
-}
-
-// Close closes the socket and leaves the groups.
-func (c *conn) Close() error {
-	return errors.Join(c.Conn.Close(), members(c.members).Close())
 }
 
 // JoinAddrs joins the solicited-node groups of the IPv6 addresses on an
@@ -146,29 +124,39 @@ func join(ifindex int, g netip.Addr) (io.Closer, error) {
 	return fd(s), nil
 }
 
-// filter passes protocol 112 with the vhid. It refuses what this host sends
-// (type 4, PACKET_OUTGOING, and the loopback types after it) and frames of a
-// VLAN on top of the interface: with their tag taken off by the NIC they look
-// like ours.
-func filter(vhid uint8) []bpf.Instruction {
-	return []bpf.Instruction{
+// filter passes protocol 112 with one of the vhids. It refuses what this host
+// sends (type 4, PACKET_OUTGOING, and the loopback types after it) and frames of
+// a VLAN on top of the interface: with their tag taken off by the NIC they look
+// like ours. VLAN 0 is no VLAN, but a tag that has a priority alone.
+func filter(vhids []uint8) []bpf.Instruction {
+	no := bpf.RetConstant{Val: 0}
+	const vlanID = 0xfff
+	f := []bpf.Instruction{
 		/*  0 */ bpf.LoadExtension{Num: bpf.ExtType},
-		/*  1 */ bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 14},
-		/*  2 */ bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
-		/*  3 */ bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 12},
-		/*  4 */ bpf.LoadAbsolute{Off: 12, Size: 2},
-		/*  5 */ bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IPV6, SkipTrue: 6},
-		/*  6 */ bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: 9},
-		/*  7 */ bpf.LoadAbsolute{Off: 23, Size: 1},
-		/*  8 */ bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 112, SkipTrue: 7},
-		/*  9 */ bpf.LoadMemShift{Off: 14},
-		/* 10 */ bpf.LoadIndirect{Off: 14 + 1, Size: 1},
-		/* 11 */ bpf.Jump{Skip: 3},
-		/* 12 */ bpf.LoadAbsolute{Off: 20, Size: 1},
-		/* 13 */ bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 112, SkipTrue: 2},
-		/* 14 */ bpf.LoadAbsolute{Off: 14 + 40 + 1, Size: 1},
-		/* 15 */ bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(vhid), SkipTrue: 1},
-		/* 16 */ bpf.RetConstant{Val: 0},
-		/* 17 */ bpf.RetConstant{Val: 0xffff},
+		/*  1 */ bpf.JumpIf{Cond: bpf.JumpLessThan, Val: unix.PACKET_OUTGOING, SkipTrue: 1},
+		/*  2 */ no,
+		/*  3 */ bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
+		/*  4 */ bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 3},
+		/*  5 */ bpf.LoadExtension{Num: bpf.ExtVLANTag},
+		/*  6 */ bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: vlanID, SkipTrue: 1},
+		/*  7 */ no,
+		/*  8 */ bpf.LoadAbsolute{Off: 12, Size: 2},
+		/*  9 */ bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IPV6, SkipTrue: 8},
+		/* 10 */ bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 1},
+		/* 11 */ no,
+		/* 12 */ bpf.LoadAbsolute{Off: 14 + 9, Size: 1},
+		/* 13 */ bpf.JumpIf{Cond: bpf.JumpEqual, Val: 112, SkipTrue: 1},
+		/* 14 */ no,
+		/* 15 */ bpf.LoadMemShift{Off: 14},
+		/* 16 */ bpf.LoadIndirect{Off: 14 + 1, Size: 1},
+		/* 17 */ bpf.Jump{Skip: 4},
+		/* 18 */ bpf.LoadAbsolute{Off: 14 + 6, Size: 1},
+		/* 19 */ bpf.JumpIf{Cond: bpf.JumpEqual, Val: 112, SkipTrue: 1},
+		/* 20 */ no,
+		/* 21 */ bpf.LoadAbsolute{Off: 14 + 40 + 1, Size: 1},
 	}
+	for _, v := range vhids {
+		f = append(f, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(v), SkipFalse: 1}, bpf.RetConstant{Val: 0xffff})
+	}
+	return append(f, no)
 }

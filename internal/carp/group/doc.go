@@ -5,6 +5,9 @@
 //	timer (Machine.Deadline) ├─► Run ─► Machine ─► Effects ─► 1 Dataplane  2 advert  3 announcement
 //	Link, Demote, Peer, … ───┘
 //
+// A [Carpdev] has one packet socket for all groups of an interface and gives each
+// its conn. Where adverts go (a multicast group, one peer) is asked at each send.
+//
 // [Group.Run] is the one goroutine that changes a role. It waits for a frame,
 // the deadline or word from the daemon, calls one verb of the Machine, and
 // carries out the Effects in their order. The outcome of a send is a fact for

@@ -21,7 +21,7 @@ type Config struct {
 	Carpdev string
 	Machine carp.Config
 
-	// Guard says which adverts are believed. Its VHID, Node and Forget are
+	// Guard says which adverts are believed. Its VHID, Node, Counter and Forget are
 	// those of the Machine, whose Trailer it decides about.
 	Guard carp.GuardConfig
 
@@ -38,6 +38,13 @@ type Config struct {
 	// shared one; without an own IPv6 address that family is not sent, unless
 	// it is the only one.
 	Source4, Source6 func() netip.Addr
+
+	// To4 and To6 return where adverts go now: another multicast group, or one
+	// peer. They must not block. nil: to CARP's own group.
+	To4, To6 func() Destination
+
+	// TOS is the type of service, or traffic class, of adverts.
+	TOS uint8
 
 	// Router is the R flag of neighbour advertisements: this node forwards IPv6.
 	Router bool
@@ -69,6 +76,12 @@ type Config struct {
 	// OnEpoch is told when somebody has shown us that our epoch was in use
 	// before, and which one we have now. It must not block. May be nil.
 	OnEpoch func(epoch uint64)
+
+	// OnSign is told how far we have come before a signed advert leaves, and
+	// OnVerdict what was thought of one that came: mark is where the node that
+	// signed it has come by that. Neither may block. May be nil.
+	OnSign    func(self carp.Mark)
+	OnVerdict func(v *carp.Verdict, mark carp.Mark)
 
 	Now func() time.Time // nil: the boot clock
 	Log *zap.Logger      // nil: none
@@ -108,12 +121,14 @@ type Group struct {
 	guard   *carp.Guard
 	count   counts
 	masters []MasterSeen
+
+	families families
 }
 
 // New returns a Group. It does nothing until Run.
 func New(c Config) *Group {
 	c.Machine.Trailer = c.Guard.Send && len(c.Guard.Keys) > 0
-	c.Guard.VHID, c.Guard.Node = c.Machine.VHID, c.Machine.Node
+	c.Guard.VHID, c.Guard.Node, c.Guard.Counter = c.Machine.VHID, c.Machine.Node, c.Machine.Counter
 	c.Guard.Forget = 3 * carp.MasterDown(c.Machine.AdvBase, c.Machine.AdvSkew)
 	g := &Group{
 		cfg:     c,
@@ -239,11 +254,24 @@ func (g *Group) receive(b []byte) {
 	if why == carp.DropVersion && g.reminded(&r) {
 		return
 	}
+	if why == carp.Accepted && (r.From.Is4() && !g.has4 || r.From.Is6() && !g.has6) {
+		why = carp.DropFamily // nobody sends them: carp6_input of FreeBSD has badvhid here
+	}
 	v := carp.Verdict{Heard: carp.Heard{Advert: r.Advert, From: r.From}, Why: why}
 	if why == carp.Accepted {
 		g.mu.Lock()
 		v = g.guard.Judge(g.now(), &r)
+		mark := g.guard.Mark(v.Node)
 		g.mu.Unlock()
+		if g.cfg.OnVerdict != nil {
+			g.cfg.OnVerdict(&v, mark)
+		}
+	}
+	switch {
+	case why == carp.DropVersion && r.VRRP():
+		v.Alarm = carp.AlarmVRRP
+	case v.Why == carp.DropLoop && v.Alarm == carp.NoAlarm:
+		v.Alarm = carp.AlarmLoop
 	}
 	g.received(&v)
 	g.alarm(&v)

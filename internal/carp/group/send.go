@@ -11,6 +11,34 @@ import (
 	"github.com/xcarp/xcarp/internal/carp"
 )
 
+// Destination is where the adverts of a family go.
+type Destination struct {
+	To   netip.Addr // a multicast group, or the one peer; not valid: CARP's own group
+	MAC  carp.MAC   // of the peer or the next hop to it; a group has its own
+	From netip.Addr // what the peer can answer to; not valid: as for a group
+}
+
+// destination returns where the adverts of a family go now.
+func (g *Group) destination(is4 bool) Destination {
+	to := g.cfg.To6
+	if is4 {
+		to = g.cfg.To4
+	}
+	if to == nil {
+		return Destination{}
+	}
+	return to()
+}
+
+// envelope returns how an advert of a family travels now.
+func (g *Group) envelope(src carp.MAC, from netip.Addr, is4 bool) carp.Envelope {
+	d := g.destination(is4)
+	if !d.To.IsValid() || d.To.IsMulticast() {
+		return carp.ToGroup(src, from, d.To, g.cfg.TOS)
+	}
+	return carp.Envelope{Src: src, Dst: d.MAC, From: from, To: d.To, TOS: g.cfg.TOS}
+}
+
 // source returns the address that adverts of a family come from, invalid if
 // the family is not sent.
 func (g *Group) source(is4 bool) netip.Addr {
@@ -20,6 +48,9 @@ func (g *Group) source(is4 bool) netip.Addr {
 	}
 	if !has {
 		return netip.Addr{}
+	}
+	if a := g.destination(is4).From; a.IsValid() {
+		return a
 	}
 	if own != nil {
 		if a := own().Unmap().WithZone(""); a.IsValid() && a.Is4() == is4 {
@@ -55,7 +86,8 @@ func (g *Group) advertise(a *carp.Advert) error {
 		f := *a
 		f.Counter += uint64(sent+len(errs)) * carp.FamilyStep
 		var b [carp.AdvertLen + carp.TrailerLen]byte
-		g.out = carp.AppendFrame(g.out[:0], mac, from, g.sign(b[:0], &f))
+		e := g.envelope(mac, from, is4)
+		g.out = e.AppendFrame(g.out[:0], g.sign(b[:0], &f))
 		if err := g.write(g.out); err != nil {
 			errs = append(errs, fmt.Errorf("send advert from %v on %q: %w", from, g.cfg.Carpdev, err))
 			continue
@@ -75,8 +107,13 @@ func (g *Group) advertise(a *carp.Advert) error {
 // sign appends the payload of an advert.
 func (g *Group) sign(b []byte, a *carp.Advert) []byte {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.guard.Sign(b, a, g.machine.Term())
+	b = g.guard.Sign(b, a, g.machine.Term())
+	self := g.guard.Self()
+	g.mu.Unlock()
+	if g.cfg.OnSign != nil && g.cfg.Machine.Trailer {
+		g.cfg.OnSign(self)
+	}
+	return b
 }
 
 // announce tells neighbours and switches where the shared addresses are now.

@@ -1,15 +1,10 @@
 package group
 
 import (
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/xcarp/xcarp/internal/carp"
 )
-
-// mastersMax bounds what a flood of believed adverts can make us remember.
-const mastersMax = 16
 
 // Status is a snapshot of a Group. All times are on the boot clock.
 type Status struct {
@@ -39,18 +34,11 @@ type Status struct {
 	Split bool // a master is silent here and lives by the sync channel
 
 	Masters []MasterSeen // heard within three of their intervals
-}
 
-// MasterSeen is another member whose adverts we believe.
-type MasterSeen struct {
-	Addr             netip.Addr
-	AdvBase, AdvSkew uint8
-	Demotion         uint8
-	At               time.Time // of its last advert
-}
-
-func (s *MasterSeen) gone(now time.Time) bool {
-	return now.Sub(s.At) > 3*carp.Interval(s.AdvBase, s.AdvSkew)
+	// SilentFamily is IPv4 or IPv6 if adverts of the other one alone are heard,
+	// SilentAlarms how often that began.
+	SilentFamily string
+	SilentAlarms uint64
 }
 
 // counts are what Status counts; under mu.
@@ -79,6 +67,7 @@ func (g *Group) Status() Status {
 		Alarms:   make(map[string]uint64),
 	}
 	s.Since, s.Reason = m.Since()
+	s.SilentAlarms = g.families.alarms
 	if until := m.Lease(); until.After(now) {
 		s.Lease = until.Sub(now)
 	}
@@ -98,6 +87,9 @@ func (g *Group) Status() Status {
 			s.Masters = append(s.Masters, seen)
 		}
 	}
+	if len(s.Masters) > 0 { // nobody is heard: then it is no matter of a family
+		s.SilentFamily = g.families.silent
+	}
 	return s
 }
 
@@ -110,20 +102,14 @@ func (g *Group) sent(ok, failed int) {
 
 // received counts a frame and remembers who sent it.
 func (g *Group) received(r *carp.Verdict) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.count.received[r.Why]++
-	if r.Why != carp.Accepted {
-		return
-	}
 	now := g.now()
-	g.masters = slices.DeleteFunc(g.masters, func(s MasterSeen) bool {
-		return s.Addr == r.From || s.gone(now)
-	})
-	if r.Goodbye() || len(g.masters) >= mastersMax {
-		return
+	g.mu.Lock()
+	g.count.received[r.Why]++
+	if r.Why == carp.Accepted {
+		g.saw(&r.Heard, now)
 	}
-	g.masters = append(g.masters, MasterSeen{
-		Addr: r.From, AdvBase: r.AdvBase, AdvSkew: r.AdvSkew, Demotion: r.Demotion, At: now,
-	})
+	g.mu.Unlock()
+	if r.Why == carp.Accepted {
+		g.watchFamilies(&r.Heard, now)
+	}
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // limit bounds one test binary; the host bounds the whole guest.
-const limit = "240s"
+const limit = "540s"
 
 func main() {
 	mounts()

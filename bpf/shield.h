@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+ *
+ * What costs an attacker nothing must not cost us a wake-up. Adverts that are
+ * certainly false (neither digest nor trailer are of our keys; not newer than
+ * what their sender was believed) end here, and of the rest only so many pass.
+ * User space judges all that pass once more: this is a filter, not the authority.
+ */
+#ifndef SHIELD_H
+#define SHIELD_H
+
+/* What a program can do about adverts. */
+enum shielding {
+	NO_SHIELD, /* somebody before us has */
+	LIMIT,
+	VERIFY,
+};
+
+enum trailer { NO_TRAILER, TRAILER_BAD, TRAILER_GOOD };
+
+/* What is known of an advert's origin. */
+enum proof { UNPROVEN, BY_NOTHING, BY_DIGEST, BY_TRAILER };
+
+#define SAMPLE_EVERY 1000000000ULL /* ns, per vhid and reason */
+
+/* Of a counter: the bits that all of a node's have in common, and how far behind
+ * its newest one is still one of its own. As tag and counterWindow of carp in Go.
+ */
+#define COUNTER_TAG    0x7fffULL
+#define COUNTER_WINDOW (1ULL << 56)
+
+#define REMIND_EVERY 1000000000ULL /* ns, between adverts of an epoch that is over */
+
+/* Hashes that are not preallocated: a reader keeps what it has found, whole,
+ * while user space puts something else in its place.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct shield);
+} shields SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct known);
+} knowns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} buckets SEC(".maps");
+
+/* When a reason was last sampled, indexed as the counters. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 256 * REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} sampled SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 64 * 1024);
+} samples SEC(".maps");
+
+/* May another one pass? Who loses the race for the last place passes, too: the
+ * one who won it has made it smaller.
+ */
+static __always_inline int within(__u64 *due, __u64 now, __u64 every, __u64 burst)
+{
+	__u64 was = *(volatile __u64 *)due;
+	__u64 at = was > now ? was : now;
+
+	if (at - now > burst)
+		return 0;
+	__sync_val_compare_and_swap(due, was, at + every);
+	return 1;
+}
+
+/* In place of loops that stop at the first difference: constant time. */
+static __always_inline __u32 differ(const __u8 *a, const __u32 *h, int words)
+{
+	__u32 d = 0;
+
+#pragma unroll
+	for (int i = 0; i < words; i++)
+		d |= bpf_ntohl(*(const __u32 *)(a + 4 * i)) ^ h[i];
+	return d;
+}
+
+/* Does the digest of the advert in the scratch belong to one of our keys? */
+__noinline int digest_right(__u32 vhid)
+{
+	struct scratch *s = this_scratch();
+	struct shield *k = bpf_map_lookup_elem(&shields, &vhid);
+	int right = 0;
+
+	if (!s || !k)
+		return -1;
+	for (int v = 0; v < SHIELD_DIGESTS; v++) {
+		struct digest_key *key = &k->digest[v];
+		__u32 at = key->at & 63;
+
+		if (v >= k->digests)
+			break;
+		__builtin_memcpy(s->h, key->inner, sizeof(key->inner));
+		__builtin_memcpy(s->block, key->tail, sizeof(s->block));
+#pragma unroll
+		for (int i = 0; i < 8; i++)
+			s->block[at + i] = s->sample.data[8 + i];
+		load_block(s, s->block);
+		sha1();
+		if (key->blocks > 1) {
+			load_block(s, s->block + 64);
+			sha1();
+		}
+		load_outer(s, 5);
+		__builtin_memcpy(s->h, key->outer, sizeof(key->outer));
+		sha1();
+		right |= !differ(s->sample.data + 16, s->h, 5);
+	}
+	return right;
+}
+
+static __always_inline int trailer_of(const struct scratch *s, const struct trailer_key *key)
+{
+	const __u8 *t = s->sample.data + HEADER_LEN;
+
+	return s->sample.have == HEADER_LEN + TRAILER_LEN && t[0] == 'X' && t[1] == 'C' && t[2] == 1 &&
+	       t[3] == key->id;
+}
+
+/* Is there a trailer that we could check? */
+static __always_inline int trailer_form(const struct scratch *s, const struct shield *k)
+{
+	for (int i = 0; i < SHIELD_TRAILERS; i++)
+		if (i < k->trailers && trailer_of(s, &k->trailer[i]))
+			return 1;
+	return 0;
+}
+
+/* One of enum trailer: of another version, or of a key that we do not have, it
+ * says nothing.
+ */
+__noinline int trailer_right(__u32 vhid)
+{
+	struct scratch *s = this_scratch();
+	struct shield *k = bpf_map_lookup_elem(&shields, &vhid);
+	const __u8 *t;
+
+	if (!s || !k)
+		return NO_TRAILER;
+	t = s->sample.data + HEADER_LEN;
+	for (int i = 0; i < SHIELD_TRAILERS; i++) {
+		struct trailer_key *key = &k->trailer[i];
+
+		if (i >= k->trailers || !trailer_of(s, key))
+			continue;
+		/* 66 bytes are signed: 64, and two with the padding. */
+		__builtin_memcpy(s->h, key->inner, sizeof(s->h));
+		load_block(s, s->sample.data);
+		sha256();
+		__builtin_memset(s->w, 0, sizeof(s->w));
+		s->w[0] = (__u32)s->sample.data[64] << 24 | (__u32)s->sample.data[65] << 16 | 0x8000;
+		s->w[15] = (64 + HEADER_LEN + TRAILER_SIGNED) * 8;
+		sha256();
+		load_outer(s, 8);
+		__builtin_memcpy(s->h, key->outer, sizeof(s->h));
+		sha256();
+		/* The MAC stands at an offset of 2 in 4. */
+		__builtin_memcpy(s->block, t + TRAILER_SIGNED, TRAILER_MAC);
+		return differ(s->block, s->h, TRAILER_MAC / 4) ? TRAILER_BAD : TRAILER_GOOD;
+	}
+	return NO_TRAILER;
+}
+
+static __always_inline __u64 be64(const __u8 *p)
+{
+	return (__u64)bpf_ntohl(*(const __u32 *)p) << 32 | bpf_ntohl(*(const __u32 *)(p + 4));
+}
+
+/* Is the advert, which names its node, one that we have seen, or sent? One of an
+ * epoch before passes now and then: its node may have lost its storage, and user
+ * space will tell it.
+ */
+static __always_inline enum reason seen(const struct known *known, const __u8 *advert, struct bucket *b,
+					__u64 now)
+{
+	__u64 node = be64(advert + HEADER_LEN + 4), epoch = be64(advert + HEADER_LEN + 12);
+	__u64 counter = be64(advert + 8);
+
+	for (int i = 0; i < SHIELD_NODES; i++) {
+		const struct mark *m = &known->node[i];
+
+		if (i >= known->nodes)
+			break;
+		if (m->node != node)
+			continue;
+		if (epoch > m->epoch || (epoch == m->epoch && counter > m->counter))
+			return R_ADVERT;
+		if (m->own)
+			return R_LOOP;
+		if (epoch < m->epoch && within(&b->old, now, REMIND_EVERY, 0))
+			return R_ADVERT;
+		return R_REPLAY;
+	}
+	return R_ADVERT;
+}
+
+/* Is the advert, whose trailer is gone or broken, one of a node of ours once? */
+static __always_inline int stripped(const struct known *known, const __u8 *advert)
+{
+	__u64 counter = be64(advert + 8);
+
+	for (int i = 0; i < SHIELD_NODES; i++) {
+		const struct mark *m = &known->node[i];
+
+		if (i >= known->nodes)
+			break;
+		if (m->counter && !((counter ^ m->node) & COUNTER_TAG) &&
+		    m->counter - counter < COUNTER_WINDOW)
+			return 1;
+	}
+	return 0;
+}
+
+/* The bucket of a source: those that have been believed have one each. */
+static __always_inline __u64 *bucket_of(struct bucket *b, const struct known *known,
+					const struct in6_addr *from)
+{
+	for (int i = 0; known && i < SHIELD_PEERS; i++) {
+		const __u32 *p = known->peer[i].in6_u.u6_addr32, *a = from->in6_u.u6_addr32;
+
+		if (i >= known->peers)
+			break;
+		if (p[0] == a[0] && p[1] == a[1] && p[2] == a[2] && p[3] == a[3])
+			return &b->peer[i];
+	}
+	return &b->stranger;
+}
+
+/* Who knows the keys has made the advert in the scratch, or not: enum proof. A
+ * right trailer is enough, whatever the digest says.
+ */
+__noinline int proof(__u32 vhid)
+{
+	struct shield *k = bpf_map_lookup_elem(&shields, &vhid);
+
+	if (!k || !k->digests)
+		return UNPROVEN;
+	if (trailer_right(vhid) == TRAILER_GOOD)
+		return BY_TRAILER;
+	return digest_right(vhid) == 1 ? BY_DIGEST : BY_NOTHING;
+}
+
+/* The verdict on the advert in the scratch, which is well-formed. */
+__noinline int judge(__u32 vhid, __u32 by)
+{
+	struct scratch *s = this_scratch();
+	struct shield *k = bpf_map_lookup_elem(&shields, &vhid);
+	struct known *known = bpf_map_lookup_elem(&knowns, &vhid);
+	struct bucket *b = bpf_map_lookup_elem(&buckets, &vhid);
+	enum reason why = R_ADVERT;
+	__u64 now = bpf_ktime_get_ns(), *due;
+
+	if (!s || !k || !b)
+		return R_ADVERT;
+	if (by == BY_NOTHING)
+		return R_BADAUTH;
+	if (known && (by == BY_TRAILER || (by == UNPROVEN && trailer_form(s, k))))
+		why = seen(known, s->sample.data, b, now);
+	else if (known && by == BY_DIGEST && stripped(known, s->sample.data))
+		why = R_REPLAY;
+	else if (by == BY_DIGEST && k->flags & SHIELD_ENFORCE)
+		why = R_BADTRAILER;
+	if (why != R_ADVERT)
+		return why;
+	due = by == BY_TRAILER ? &b->signed_ : bucket_of(b, known, &s->sample.from);
+	return within(due, now, k->every, k->burst) ? R_ADVERT : R_RATELIMIT;
+}
+
+/* Shows user space the advert in the scratch, once a second. */
+__noinline int take_sample(__u32 vhid, __u32 why)
+{
+	__u32 key = (vhid & 0xff) * REASONS + why;
+	__u64 *last = bpf_map_lookup_elem(&sampled, &key);
+	struct scratch *s = this_scratch();
+	struct vhid *v = vhid_of(vhid);
+	__u64 now = bpf_ktime_get_boot_ns(), was;
+
+	if (!s || !last || !v || !(v->flags & VHID_CONFIGURED))
+		return -1;
+	was = *(volatile __u64 *)last;
+	if (was && now - was < SAMPLE_EVERY)
+		return 0;
+	if (__sync_val_compare_and_swap(last, was, now) != was)
+		return 0;
+	s->sample.at = now;
+	s->sample.why = why;
+	return bpf_ringbuf_output(&samples, &s->sample, sizeof(s->sample), 0);
+}
+
+/* Copies what is looked at out of the packet. */
+static __always_inline int note(struct scratch *s, void *at, void *end, __s32 n, __u8 ttl, struct ethhdr *eth,
+				const struct in6_addr *from)
+{
+	struct sample *p = &s->sample;
+
+	p->len = n;
+	p->ttl = ttl;
+	p->from = *from;
+	set_mac(p->mac, eth->h_source);
+	if (n >= HEADER_LEN + TRAILER_LEN && at + HEADER_LEN + TRAILER_LEN <= end)
+		p->have = HEADER_LEN + TRAILER_LEN;
+	else if (n >= HEADER_LEN && at + HEADER_LEN <= end)
+		p->have = HEADER_LEN;
+	else if (at + 8 <= end)
+		p->have = 8;
+	else
+		return -1;
+	__builtin_memset(p->data, 0, sizeof(p->data));
+	if (p->have == HEADER_LEN + TRAILER_LEN && at + HEADER_LEN + TRAILER_LEN <= end)
+		__builtin_memcpy(p->data, at, HEADER_LEN + TRAILER_LEN);
+	else if (p->have == HEADER_LEN && at + HEADER_LEN <= end)
+		__builtin_memcpy(p->data, at, HEADER_LEN);
+	else if (at + 8 <= end)
+		__builtin_memcpy(p->data, at, 8);
+	return 0;
+}
+
+/* The last word on an advert of which form says why. */
+static __always_inline enum reason shield(enum shielding shielding, enum reason why, void *at, void *end,
+					  __s32 n, __u8 ttl, struct ethhdr *eth, const struct in6_addr *from,
+					  __u32 vhid)
+{
+	struct scratch *s;
+
+	if (shielding == NO_SHIELD || why == R_ADVERT_VHID || why == R_RUNT)
+		return why;
+	s = this_scratch();
+	if (!s || s->busy)
+		return why;
+	s->busy = 1;
+	if (!note(s, at, end, n, ttl, eth, from)) {
+		enum reason seen = why; /* what is sampled */
+
+		if (why == R_ADVERT) {
+			why = seen = judge(vhid, shielding == VERIFY ? proof(vhid) : UNPROVEN);
+		} else if (why == R_ADVERT_VERSION) {
+			/* VRRP has its number in the same place. */
+			vhid = s->sample.data[1];
+			if (judge(vhid, UNPROVEN) == R_RATELIMIT)
+				why = R_RATELIMIT;
+		}
+		if (seen != R_ADVERT)
+			take_sample(vhid, seen);
+	}
+	s->busy = 0;
+	return why;
+}
+
+#endif

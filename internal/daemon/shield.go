@@ -1,0 +1,157 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xcarp/xcarp/internal/carp"
+	"github.com/xcarp/xcarp/internal/carp/group"
+	"github.com/xcarp/xcarp/internal/config"
+	"github.com/xcarp/xcarp/internal/loader"
+)
+
+// setShield gives the dataplane the keys by which it refuses what the guard would.
+func (d *Daemon) setShield(m *member, digest *carp.Key, trailer []*carp.TrailerKey) error {
+	s := loader.Shield{
+		Digests:  digest.DigestStates(),
+		Enforce:  m.cfg.Auth == config.AuthEnforce,
+		Interval: carp.Interval(m.cfg.AdvBase, 0),
+	}
+	for _, k := range trailer {
+		s.Trailers = append(s.Trailers, loader.TrailerKey{ID: k.ID(), TrailerState: k.State()})
+	}
+	if len(s.Trailers) > loader.TrailerKeysMax {
+		// An advert of one that found no room would be taken for a forged one.
+		d.log.Warn("more keys than the dataplane has room for: it checks no digests",
+			zap.String("group", m.cfg.Name), zap.Int("keys", len(s.Trailers)), zap.Int("room", loader.TrailerKeysMax))
+		s.Trailers, s.Digests, s.Enforce = nil, nil, false
+	}
+	return m.dev.port.SetShield(m.cfg.VHID, s)
+}
+
+// shield has the dataplane refuse what the guard would, and told what that
+// believes.
+func (d *Daemon) shield(m *member, c *group.Config) error {
+	port, vhid := m.dev.port, m.cfg.VHID
+	if err := d.setShield(m, c.Guard.Key, c.Guard.Keys); err != nil {
+		return err
+	}
+	mark := func(node uint64, at carp.Mark, own bool) {
+		if err := port.Mark(vhid, node, at, own); err != nil {
+			d.log.Debug("mark", zap.String("group", m.cfg.Name), zap.Error(err))
+		}
+	}
+	for node, at := range c.Guard.Seen {
+		mark(node, at, false)
+	}
+	c.OnSign = func(self carp.Mark) { mark(c.Machine.Node, self, true) }
+	c.OnVerdict = func(v *carp.Verdict, at carp.Mark) {
+		if v.Why != carp.Accepted || v.Alarm != carp.NoAlarm {
+			d.suspect(m, v)
+		}
+		if v.Why != carp.Accepted {
+			return
+		}
+		if v.Node != 0 {
+			mark(v.Node, at, false)
+		}
+		if err := port.Peer(vhid, v.From); err != nil {
+			d.log.Debug("peer", zap.String("group", m.cfg.Name), zap.Error(err))
+		}
+		m.clues.believe(v.From, group.BootClock())
+	}
+	return nil
+}
+
+// suspicious is an advert that is worth a thought.
+type suspicious struct {
+	m *member
+	s loader.Sample
+}
+
+// suspect has somebody think about an advert that the guard did not like. In a
+// flood most of them are not looked at.
+func (d *Daemon) suspect(m *member, v *carp.Verdict) {
+	a := v.Advert
+	a.Trailer = nil
+	b, err := a.MarshalBinary()
+	if err != nil {
+		return
+	}
+	why := v.Why.String()
+	if v.Why == carp.Accepted {
+		why = carp.DropAuth.String() // by its digest
+	}
+	select {
+	case d.suspects <- suspicious{m, loader.Sample{At: group.BootClock(), Why: why, From: v.From, TTL: 255, Len: len(b), Data: b}}:
+	default:
+	}
+}
+
+// sample passes on what the dataplane of a carpdev shows, until ctx ends or the
+// carpdev is let go.
+func (d *Daemon) sample(ctx context.Context, dev *carpdev) error {
+	defer close(dev.sampled)
+	samples, err := dev.port.Samples()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { samples.Close() })
+	defer stop()
+	stopHere := context.AfterFunc(dev.open, func() { samples.Close() })
+	defer stopHere()
+	for {
+		s, err := samples.Read()
+		if errors.Is(err, loader.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("samples of %s: %w", dev.name, err)
+		}
+		if len(s.Data) < 2 {
+			continue
+		}
+		for _, m := range d.members() {
+			if m.dev == dev && m.cfg.VHID == s.Data[1] {
+				select {
+				case d.suspects <- suspicious{m, s}:
+				default:
+				}
+			}
+		}
+	}
+}
+
+// sayEvery is between two lines about the same reason in a group, sayPause between
+// two about the same reason in any.
+const (
+	sayEvery = time.Minute
+	sayPause = time.Second
+)
+
+// investigate names the likely cause of what was refused, until ctx ends: a line
+// in the log, and the hint of the group.
+func (d *Daemon) investigate(ctx context.Context) error {
+	type saying struct{ group, why string }
+	said, saidAny := map[saying]time.Time{}, map[string]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case one := <-d.suspects:
+			name, now := one.m.cfg.Name, one.s.At
+			text := one.m.clues.look(&one.s)
+			key := saying{name, one.s.Why}
+			if text == "" || now.Sub(said[key]) < sayEvery || now.Sub(saidAny[one.s.Why]) < sayPause {
+				continue
+			}
+			said[key], saidAny[one.s.Why] = now, now
+			d.log.Warn("adverts refused", zap.String("group", name), zap.Uint8("vhid", one.m.cfg.VHID),
+				zap.String("reason", one.s.Why), zap.Stringer("from", one.s.From), zap.String("hint", text))
+		}
+	}
+}
