@@ -97,10 +97,11 @@ func (l *Line) Then(next *Line) *Line {
 		both.Settings = slices.DeleteFunc(both.Settings, func(s Setting) bool { return s.Key == "up" })
 	}
 	for _, s := range next.Settings {
-		switch s.Key { // a vhid and a list of vhids replace each other
-		case "vhid":
+		switch { // a vhid and a list of vhids replace each other
+		case s.Value == "":
+		case s.Key == "vhid":
 			both.Settings = slices.DeleteFunc(both.Settings, func(s Setting) bool { return s.Key == "carpnodes" })
-		case "carpnodes":
+		case s.Key == "carpnodes":
 			both.Settings = slices.DeleteFunc(both.Settings, func(s Setting) bool { return s.Key == "vhid" })
 		}
 		both.Set(s)
