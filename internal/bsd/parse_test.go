@@ -112,6 +112,7 @@ func TestLinesAddUp(t *testing.T) {
 		{"an address comes and goes", []string{"carp1 10.0.0.1/24 10.0.0.2/24", "carp1 -alias 10.0.0.1"}, "carp1 10.0.0.2/24 -alias 10.0.0.1"},
 		{"and comes back", []string{"carp1 -alias 10.0.0.1", "carp1 10.0.0.1/24"}, "carp1 10.0.0.1/24"},
 		{"nodes instead of a vhid", []string{"carp1 vhid 1", "carp1 carpnodes 1:0,2:100"}, "carp1 carpnodes 1:0,2:100"},
+		{"no nodes, and the vhid stays", []string{"carp1 vhid 1", "carp1 -carpnodes vhid 2"}, "carp1 vhid 2 -carpnodes"},
 		{"destroy forgets", []string{"carp1 vhid 1 10.0.0.1/24", "carp1 destroy"}, "carp1 destroy"},
 		{"create begins anew", []string{"carp1 vhid 1", "carp1 destroy", "carp1 create", "carp1 vhid 2"}, "carp1 create vhid 2"},
 	} {
