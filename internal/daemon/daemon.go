@@ -110,10 +110,6 @@ func (d *Daemon) open() error {
 	if d.terms, err = openTerms(d.paths.State, d.log); err != nil {
 		return err
 	}
-	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
-		return err
-	}
-	d.locks = append(d.locks, d.identity)
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
 		return err
 	}
@@ -154,6 +150,10 @@ func (d *Daemon) open() error {
 			return fmt.Errorf("listen on carpdev %s: %w", dev.name, err)
 		}
 	}
+	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
+		return err
+	}
+	d.locks = append(d.locks, d.identity)
 	if err := d.openSync(); err != nil {
 		return err
 	}
