@@ -51,7 +51,7 @@ static __always_inline enum reason advert(void *at, void *end, __s32 n, __s32 ha
 	*vhid = 0;
 	if (at + 4 > end)
 		return R_RUNT;
-	if (c->version != 2 || c->authlen != 7)
+	if (c->version != 2 || c->type != 1 || c->authlen != 7)
 		return R_ADVERT_VERSION;
 	v = vhid_of(c->vhid);
 	if (!v || !c->vhid || !(v->flags & VHID_CONFIGURED))

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -88,12 +89,25 @@ func (w *watch) unmoved(logLines int) {
 		if got := n.transitions() - w.states[n]; got != 0 {
 			w.t.Errorf("%s: %d changes of state, want none", n.name, got)
 		}
-		if got := strings.Count(n.log.String(), "\n") - w.lines[n]; got > logLines {
-			w.t.Errorf("%s: %d lines of log, want at most %d", n.name, got, logLines)
+		logged := strings.Split(n.log.String(), "\n")[w.lines[n]:]
+		other := slices.DeleteFunc(slices.Clone(logged), func(s string) bool { return s == "" || strings.Contains(s, `"adverts refused"`) })
+		if len(other) > logLines {
+			w.t.Errorf("%s: %d lines of log, want at most %d", n.name, len(other), logLines)
+		}
+		hints := map[string]bool{} // one for each group and reason
+		for _, s := range logged {
+			if m := refusedLine.FindString(s); m != "" && hints[m] {
+				w.t.Errorf("%s: said twice: %s", n.name, s)
+			} else if m != "" {
+				hints[m] = true
+			}
 		}
 	}
 	figure(w.t, "roles", "%s before and after, 0 transitions", strings.Join(roles, ", "))
 }
+
+// refusedLine is the hint at why adverts are refused.
+var refusedLine = regexp.MustCompile(`"adverts refused","group":"[^"]*","vhid":[0-9]+,"reason":"[^"]*"`)
 
 // dropped returns how many adverts of a group were refused since, by reason.
 func (w *watch) dropped(n *node, group string) map[string]int {

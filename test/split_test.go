@@ -14,7 +14,7 @@ import (
 func TestMasterThatIsSilentOnTheCarpdevAloneStays(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	p.up()
+	p.calm()
 	term := p.a.group("lan").Term
 	isolate := func(how string) {
 		for _, port := range []string{p.a.lanPort, p.b.lanPort} {
@@ -50,7 +50,7 @@ func TestMasterThatIsSilentOnTheCarpdevAloneStays(t *testing.T) {
 func TestMasterThatIsCutOffIsReplaced(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	p.up()
+	p.calm()
 	p.client.Exec("ping", "-c", "1", "-W", "5", "10.0.0.1") // so that the master knows somebody to ask
 	p.sw.Exec("bridge", "link", "set", "dev", p.a.lanPort, "state", "0")
 	p.b.waitState(15*time.Second, "MASTER", "lan", "wan")

@@ -217,6 +217,24 @@ func (g *Guard) Judge(now time.Time, r *Received) Verdict {
 	return v
 }
 
+// Suspect returns what to say about an advert that the dataplane has refused and
+// nobody will judge. It changes nothing.
+func (g *Guard) Suspect(r *Received) Alarm {
+	digest := g.cfg.Key.Verify(&r.Advert)
+	t, _, signed := g.trailer(r)
+	switch {
+	case r.VHID != g.cfg.VHID:
+		return NoAlarm
+	case signed && t.Node == g.cfg.Node, digest && g.cfg.Key.Sent(&r.Advert):
+		return AlarmLoop
+	case signed:
+		return AlarmReplay
+	case digest && g.ours(r.Counter, counterWindow):
+		return AlarmRelabeled
+	}
+	return NoAlarm
+}
+
 // trailer reads the trailer of an advert. known reports that one of our keys
 // should have signed it, signed that it did.
 func (g *Guard) trailer(r *Received) (t Trailer, known, signed bool) {

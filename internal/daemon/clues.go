@@ -161,10 +161,10 @@ func (c *clues) digest(s *loader.Sample, from string) (suspicion, string) {
 		return otherOwner, fmt.Sprintf("vhid %d has another owner: %s with advbase %d, here it is %d; take another vhid on one side",
 			c.vhid, from, a.AdvBase, c.advbase)
 	case c.stranger(s):
-		return otherOwner, fmt.Sprintf("vhid %d has another owner, or somebody forges adverts: %s, and the peers that we know are heard",
+		return otherOwner, fmt.Sprintf("vhid %d has another owner, or a member another password or another list of addresses, or somebody forges adverts: %s, while the peers that we know are heard",
 			c.vhid, from)
 	}
-	return otherPassword, fmt.Sprintf("another password, or lists of addresses with more than one difference: compare both with those of %s", from)
+	return otherPassword, fmt.Sprintf("another password, or another list of addresses (more than one differs): compare both with those of %s", from)
 }
 
 // lastBelieved returns when an advert of a source was believed.

@@ -44,7 +44,7 @@ func TestHintNamesTheCause(t *testing.T) {
 		{"no addresses", "badauth", peer, signed("secret", nil), false, "10.0.0.3 has none"},
 		{"another password", "badauth", peer, signed("other", own), false, "another password"},
 		{"another cluster", "badauth", stranger, signed("other", nil, func(a *carp.Advert) { a.AdvBase = 3 }), false, "another owner: 10.0.0.66 with advbase 3, here it is 1"},
-		{"a stranger beside the peer", "badauth", stranger, signed("other", own), true, "another owner, or somebody forges"},
+		{"a stranger beside the peer", "badauth", stranger, signed("other", own), true, "has another owner, or a member another password"},
 		{"as the peer, whose own are right", "badauth", peer, signed("other", own), true, "somebody forges adverts as 10.0.0.3"},
 		{"VRRPv3", "advert_version", peer, []byte{0x31, 7, 100, 1, 0, 100, 0, 0}, false, "VRRPv3 with the same id 7"},
 		{"VRRPv2", "advert_version", peer, []byte{0x21, 7, 100, 1, 0, 1, 0, 0}, false, "VRRPv2 with the same id 7"},

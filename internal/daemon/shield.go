@@ -146,7 +146,7 @@ func (d *Daemon) investigate(ctx context.Context) error {
 			name, now := one.m.cfg.Name, one.s.At
 			text := one.m.clues.look(&one.s)
 			key := saying{name, one.s.Why}
-			if text == "" || now.Sub(said[key]) < sayEvery || now.Sub(saidAny[one.s.Why]) < sayPause {
+			if one.s.Why != "badauth" && one.m.group.Suspect(one.s.Data, one.s.From) || text == "" || now.Sub(said[key]) < sayEvery || now.Sub(saidAny[one.s.Why]) < sayPause {
 				continue
 			}
 			said[key], saidAny[one.s.Why] = now, now

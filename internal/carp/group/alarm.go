@@ -35,14 +35,36 @@ func (g *Group) alarm(v *carp.Verdict) {
 	if v.Why == carp.DropTrailer {
 		text = "advert refused: not signed with our key"
 	}
+	now := g.now()
 	g.mu.Lock()
 	g.count.alarms[v.Alarm]++
-	g.mu.Unlock()
-	if now := g.now(); now.Sub(g.alarmed[v.Alarm]) > alarmPause {
+	say := now.Sub(g.alarmed[v.Alarm]) > alarmPause
+	if say {
 		g.alarmed[v.Alarm] = now
+	}
+	g.mu.Unlock()
+	if say {
 		g.log.Warn(text, zap.String("group", g.cfg.Name), zap.Uint8("vhid", g.cfg.Machine.VHID), zap.Stringer("from", v.From),
 			zap.Uint8("advbase", v.AdvBase), zap.Uint8("advskew", v.AdvSkew), zap.Uint8("demotion", v.Demotion))
 	}
+}
+
+// Suspect tells what an advert was that the dataplane has refused: its payload, and
+// its source. It reports whether there is something to say.
+func (g *Group) Suspect(payload []byte, from netip.Addr) bool {
+	r := carp.Received{From: from, Payload: payload}
+	if r.UnmarshalBinary(payload) != nil {
+		return false
+	}
+	v := carp.Verdict{Heard: carp.Heard{Advert: r.Advert, From: from}, Why: carp.DropReplay}
+	g.mu.Lock()
+	v.Alarm = g.guard.Suspect(&r)
+	g.mu.Unlock()
+	if v.Alarm == carp.NoAlarm {
+		return false
+	}
+	g.alarm(&v)
+	return true
 }
 
 // partition tells that the master is silent on the carpdev alone, or no longer so.

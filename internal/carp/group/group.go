@@ -108,11 +108,10 @@ type Group struct {
 	vmac      carp.MAC
 	announces [][]byte // whole frames, one per shared address
 	box       mailbox
-	deaf      bool                   // as OnDeaf was told; Run's
-	split     bool                   // as was complained about; Run's
-	otherBase uint8                  // the advbase of a peer that was complained about; Run's
-	alarmed   [carp.Alarms]time.Time // when each was last complained about; Run's
-	out       []byte                 // the frame under construction; Run's
+	deaf      bool   // as OnDeaf was told; Run's
+	split     bool   // as was complained about; Run's
+	otherBase uint8  // the advbase of a peer that was complained about; Run's
+	out       []byte // the frame under construction; Run's
 
 	// mu guards what Status reads. Run holds it for as long as a verb takes,
 	// and never while it carries out effects.
@@ -121,6 +120,7 @@ type Group struct {
 	guard   *carp.Guard
 	count   counts
 	masters []MasterSeen
+	alarmed [carp.Alarms]time.Time // when each was last complained about
 
 	families families
 }

@@ -82,6 +82,7 @@ func parseConfig(list []string) (carp.Config, error) {
 	c.AdvBase, c.AdvSkew = uint8(w.num("advbase", 8)), uint8(w.num("advskew", 8))
 	c.Preempt, c.Term, c.Counter = w.has("preempt"), w.num("term", 64), w.num("counter", 64)
 	c.Trailer, c.Node = w.has("trailer"), w.num("node", 64)
+	c.SendErrDemotion = int(w.num("senderr", 8))
 	switch split := w.text("split", "hold"); split {
 	case "hold":
 	case "takeover":
