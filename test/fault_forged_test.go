@@ -177,7 +177,7 @@ func TestFault07_OtherVHIDVersionType(t *testing.T) {
 		types++
 	}
 	a.both(w, map[string]int{"badver": versions + types})
-	strange := map[string]int{"advert_vhid": vhids, "advert_version": versions}
+	strange := map[string]int{"advert_vhid": vhids, "advert_version": versions + types}
 	for _, n := range []*node{a.a, a.b} {
 		counted(t, n.name+" lan0", func() map[string]int { return only(w.strangers(n, "lan0"), strange) }, strange)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -133,6 +134,10 @@ const (
 	sayPause = time.Second
 )
 
+// authentic are the reasons for which the dataplane refuses what is or was somebody's
+// own: the Guard's alarms say more of it than a hint.
+var authentic = []string{"replay", "loop", "badtrailer"}
+
 // investigate names the likely cause of what was refused, until ctx ends: a line
 // in the log, and the hint of the group.
 func (d *Daemon) investigate(ctx context.Context) error {
@@ -146,7 +151,7 @@ func (d *Daemon) investigate(ctx context.Context) error {
 			name, now := one.m.cfg.Name, one.s.At
 			text := one.m.clues.look(&one.s)
 			key := saying{name, one.s.Why}
-			if one.s.Why != "badauth" && one.m.group.Suspect(one.s.Data, one.s.From) || text == "" || now.Sub(said[key]) < sayEvery || now.Sub(saidAny[one.s.Why]) < sayPause {
+			if slices.Contains(authentic, one.s.Why) && one.m.group.Suspect(one.s.Data, one.s.From) || text == "" || now.Sub(said[key]) < sayEvery || now.Sub(saidAny[one.s.Why]) < sayPause {
 				continue
 			}
 			said[key], saidAny[one.s.Why] = now, now
