@@ -76,7 +76,7 @@ func TestFault02_Replay(t *testing.T) {
 
 		// The receiver restarted, and the sender is gone: nobody tells it what it heard.
 		wait(t, 1500*time.Millisecond) // marks go to the disk every second
-		a.v4, a.v6 = a.taps[p.a].capture()
+		a.v4, a.v6 = a.taps[p.a].capture(lanVHID)
 		wait(t, 1500*time.Millisecond)
 		p.cut(p.a)
 		p.b.kill(unix.SIGKILL)

@@ -44,7 +44,7 @@ func TestFault11_OtherInterface(t *testing.T) {
 	p.calm()
 	a := p.attacker(t)
 	wan := newTap(t, p.sw, p.b.wanPort)
-	v4, v6 := newTap(t, p.sw, p.a.wanPort).capture()
+	v4, v6 := newTap(t, p.sw, p.a.wanPort).capture(wanVHID)
 	w := newWatch(t, a.a, a.b)
 
 	a.taps[a.b].send(v4) // of the WAN's vhid

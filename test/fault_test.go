@@ -240,10 +240,10 @@ func (t *tap) adverts(is4 bool) []advert {
 }
 
 // capture waits for an advert of the node in each family.
-func (t *tap) capture() (v4, v6 advert) {
+func (t *tap) capture(vhid byte) (v4, v6 advert) {
 	t.tb.Helper()
 	nstest.Eventually(t.tb, 10*time.Second, "an advert in each family", func() bool {
-		other := func(f advert) bool { return f.payload()[1] != lanVHID }
+		other := func(f advert) bool { return f.payload()[1] != vhid }
 		a, b := slices.DeleteFunc(t.adverts(true), other), slices.DeleteFunc(t.adverts(false), other)
 		if len(a) > 0 && len(b) > 0 {
 			v4, v6 = a[len(a)-1], b[len(b)-1]
@@ -296,7 +296,7 @@ func (p *pair) attacker(t *testing.T) *attacker {
 	for _, n := range []*node{p.a, p.b} {
 		a.taps[n] = newTap(t, p.sw, n.lanPort)
 	}
-	a.v4, a.v6 = a.taps[p.a].capture()
+	a.v4, a.v6 = a.taps[p.a].capture(lanVHID)
 	return a
 }
 
