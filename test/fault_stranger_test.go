@@ -70,7 +70,8 @@ func TestFault11_OtherInterface(t *testing.T) {
 	// From somebody who does, but in a family that the group has no address of.
 	a.taps[a.b].send(signed(derived(9), "fe80::99", carp.Advert{VHID: 9, AdvBase: 1, Counter: 1}, "10.0.0.9"))
 
-	w.refused(a.b, "lan", map[string]int{"badauth": 1})
+	// A priority tag (VLAN 0) is no VLAN: that advert is heard, and was before.
+	w.refused(a.b, "lan", map[string]int{"badauth": 1, "replay": 1})
 	w.refused(a.b, "wan", map[string]int{})
 	w.refused(a.b, "four", map[string]int{"badif": 1})
 	for dev, want := range map[string]map[string]int{
