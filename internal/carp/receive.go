@@ -53,7 +53,8 @@ func (m *Machine) receiveBackup(now time.Time, h *Heard) Effects {
 		return m.become(now, Master, "preempting a slower master")
 	case me.Demotion < h.Demotion: // even without preempt: OpenBSD
 		return m.become(now, Master, "master is more demoted")
-	case MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew) < Interval(h.AdvBase, h.AdvSkew):
+	case h.Demotion == 0 && MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew) < Interval(h.AdvBase, h.AdvSkew):
+		// A demotion that it tells is in its advskew, too, and not in its rhythm.
 		return m.become(now, Master, "master will time out")
 	}
 	m.listen(now)
