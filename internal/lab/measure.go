@@ -2,60 +2,6 @@ package lab
 
 import "time"
 
-// Shot is one probe.
-type Shot struct {
-	Sent     time.Duration // when it was sent
-	Answered time.Duration // when its answer came; 0: never
-}
-
-// Loss is what happened to a series of probes.
-type Loss struct {
-	Sent, Lost int
-
-	// Blackout is the time from the sending of the last answered probe before
-	// the longest run of lost ones to the sending of the first answered after
-	// it. 0 if none was lost.
-	Blackout time.Duration
-	From     time.Duration // when it began, by the same stamp
-
-	// Open means that the run did not end in the series; Blackout is then a
-	// lower bound.
-	Open bool
-
-	// RigStall is the longest gap between two sends beyond the interval: what
-	// the measuring machine itself may have added.
-	RigStall time.Duration
-}
-
-// MeasureLoss evaluates probes in the order of sending. end is when the
-// observation ended; it closes a run that was still lost.
-func MeasureLoss(shots []Shot, end time.Duration) Loss {
-	l := Loss{Sent: len(shots)}
-	var longest, run int
-	var from time.Duration // of the current run
-	if len(shots) > 0 {
-		from = shots[0].Sent
-	}
-	for i, s := range shots {
-		if i > 0 {
-			l.RigStall = max(l.RigStall, s.Sent-shots[i-1].Sent-ProbeInterval)
-		}
-		if s.Answered == 0 {
-			l.Lost++
-			run++
-			continue
-		}
-		if run > longest {
-			longest, l.From, l.Blackout = run, from, s.Sent-from
-		}
-		run, from = 0, s.Sent
-	}
-	if run > longest {
-		l.From, l.Blackout, l.Open = from, end-from, true
-	}
-	return l
-}
-
 // Arrival is payload that reached the client.
 type Arrival struct {
 	At    time.Duration

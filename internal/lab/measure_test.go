@@ -5,49 +5,6 @@ import (
 	"time"
 )
 
-// shots makes probes from a picture, one per interval: '.' answered, 'x' lost,
-// '_' not sent, because the rig itself stalled.
-func shots(picture string) []Shot {
-	var s []Shot
-	for i, c := range picture {
-		at := time.Duration(i+1) * ProbeInterval
-		switch c {
-		case '.':
-			s = append(s, Shot{Sent: at, Answered: at + 100*time.Microsecond})
-		case 'x':
-			s = append(s, Shot{Sent: at})
-		}
-	}
-	return s
-}
-
-func TestMeasureLoss(t *testing.T) {
-	const i = ProbeInterval
-	for _, c := range []struct {
-		name, picture string
-		end           time.Duration
-		want          Loss
-	}{
-		{"no probes", "", 0, Loss{}},
-		{"nothing lost is no blackout", ".....", 6 * i, Loss{Sent: 5}},
-		{"a run counts from send to send", "..xxx..", 8 * i, Loss{Sent: 7, Lost: 3, From: 2 * i, Blackout: 4 * i}},
-		{"the longest run counts", "..x..xx..x.", 12 * i, Loss{Sent: 11, Lost: 4, From: 5 * i, Blackout: 3 * i}},
-		{"the first of equals counts", ".xx..xx.", 9 * i, Loss{Sent: 8, Lost: 4, From: 1 * i, Blackout: 3 * i}},
-		{"a run from the start counts from its first send", "xx..", 5 * i, Loss{Sent: 4, Lost: 2, From: 1 * i, Blackout: 2 * i}},
-		{"a run to the end is open", "..xxx", 9 * i, Loss{Sent: 5, Lost: 3, From: 2 * i, Blackout: 7 * i, Open: true}},
-		{"a longer closed run wins over an open one", "..xxx..x", 9 * i, Loss{Sent: 8, Lost: 4, From: 2 * i, Blackout: 4 * i}},
-		{"the rig's stall is no loss", "..__..", 7 * i, Loss{Sent: 4, RigStall: 2 * i}},
-		{"a stall within a run lengthens it and is reported", ".x__x.", 7 * i,
-			Loss{Sent: 4, Lost: 2, From: 1 * i, Blackout: 5 * i, RigStall: 2 * i}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := MeasureLoss(shots(c.picture), c.end); got != c.want {
-				t.Errorf("got %+v, want %+v", got, c.want)
-			}
-		})
-	}
-}
-
 // arrivals makes one arrival of ten bytes at each millisecond given.
 func arrivals(ms ...int) []Arrival {
 	var a []Arrival

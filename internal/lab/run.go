@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/xcarp/xcarp/internal/probe"
 )
 
 const (
@@ -44,7 +46,7 @@ type run struct {
 	sys   System
 	net   *Net
 	dl    *Download
-	prb   *Probe
+	prb   *probe.Prober
 	rst   *Resets
 	flows *Flows
 	cut   *Cut
@@ -178,14 +180,14 @@ func (n *Node) lastLogLine() string {
 
 // load starts the traffic and makes sure that it flows.
 func (r *run) load(ctx context.Context) (err error) {
-	r.Progress("download through %s at %.0f MB/s, a probe each %v", SharedLAN, r.Rate/1e6, ProbeInterval)
+	r.Progress("download through %s at %.0f MB/s, a probe each %v", SharedLAN, r.Rate/1e6, probe.Interval)
 	if r.rst, err = r.net.WatchResets(); err != nil {
 		return err
 	}
 	if r.cut, err = r.net.NewCut(r.Fault, r.net.A); err != nil {
 		return err
 	}
-	if r.prb, err = r.net.StartProbe(); err != nil {
+	if r.prb, err = r.net.StartProbe(serverAddr); err != nil {
 		return err
 	}
 	if r.dl, err = r.net.StartDownload(ctx, r.Rate, rand.Uint64()); err != nil {
@@ -196,7 +198,7 @@ func (r *run) load(ctx context.Context) (err error) {
 	if err := wait(ctx, baseline+rand.N(500*time.Millisecond)); err != nil {
 		return err
 	}
-	if !r.prb.answeredSince(from) {
+	if !r.prb.AnsweredSince(from) {
 		return errors.New("no probe was answered before any fault: the pair does not forward")
 	}
 	if r.dl.Got() == 0 {
@@ -261,7 +263,7 @@ func (r *run) observe(ctx context.Context) error {
 		return err
 	}
 	since := r.net.now()
-	path, err := r.until(ctx, limit, func() bool { return r.prb.answeredSince(since) })
+	path, err := r.until(ctx, limit, func() bool { return r.prb.AnsweredSince(since) })
 	if err != nil {
 		return err
 	}
@@ -286,12 +288,12 @@ func (r *run) observe(ctx context.Context) error {
 	r.res.TCP.Resumed = Survived(arrivals, unsent, r.fault, end)
 	stall := MeasureStall(arrivals, r.fault, end)
 	r.res.TCP.StallMS, r.res.TCP.StallFromMS = ms(stall.Length), ms(stall.From-r.fault)
-	loss := MeasureLoss(r.prb.Shots(r.fault-baseline/2, end), end)
+	loss := probe.Measure(r.prb.Shots(0, r.fault-baseline/2, end), end)
 	r.res.ProbesSent, r.res.ProbesLost = loss.Sent, loss.Lost
 	r.res.BlackoutMS, r.res.PathRecovered = ms(loss.Blackout), !loss.Open
 	// A stall far from the blackout's edges does not change it.
-	near := r.prb.Shots(r.fault-answerGrace, max(r.fault, loss.From+loss.Blackout)+answerGrace)
-	r.res.RigStallMS = ms(MeasureLoss(near, end).RigStall)
+	near := r.prb.Shots(0, r.fault-answerGrace, max(r.fault, loss.From+loss.Blackout)+answerGrace)
+	r.res.RigStallMS = ms(probe.Measure(near, end).RigStall)
 	if loss.Blackout > 0 {
 		r.res.BlackoutFromMS = ms(loss.From - r.fault)
 	}
@@ -359,7 +361,7 @@ func (r *run) heal(ctx context.Context) error {
 		return err
 	}
 	end := r.net.now() - answerGrace
-	loss := MeasureLoss(r.prb.Shots(r.healed, end), end)
+	loss := probe.Measure(r.prb.Shots(0, r.healed, end), end)
 	f.BlackoutMS, f.ProbesSent, f.ProbesLost = ms(loss.Blackout), loss.Sent, loss.Lost
 	return nil
 }
@@ -408,7 +410,7 @@ func (r *run) close() error {
 		r.flows.Close()
 	}
 	if r.prb != nil {
-		r.prb.Stop()
+		errs = append(errs, r.prb.Stop())
 	}
 	if r.rst != nil {
 		r.rst.Close()
