@@ -77,7 +77,7 @@ func rootCommand() *cobra.Command {
 	f.StringVar(&o.paths.Pin, "pin-dir", env("XCARP_PIN_DIR", "/sys/fs/bpf/xcarp"), "pinned programs and maps (XCARP_PIN_DIR)")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(runCommand(o), showCommand(o), checkCommand(o), keygenCommand(), keyCommand(o), detachCommand(o),
-		demoteCommand(o), undemoteCommand(o), ifconfigCommand(o), sysctlCommand(o), versionCommand(o))
+		demoteCommand(o), undemoteCommand(o), ifconfigCommand(o), sysctlCommand(o), doctorCommand(o), versionCommand(o))
 	return cmd
 }
 
