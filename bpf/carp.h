@@ -7,12 +7,16 @@
 #define CARP_H
 
 /* Of everything below. A pinned map of another layout is never read. */
-enum layout { LAYOUT = 2 };
+enum layout { LAYOUT = 3 };
 
 /* The numbers of carp.State in Go, which a test compares. */
 enum role { ROLE_INIT, ROLE_BACKUP, ROLE_MASTER, ROLE_DRAIN };
 
-enum vhid_flag { VHID_CONFIGURED = 1 };
+enum vhid_flag {
+	VHID_CONFIGURED = 1,
+	VHID_LEADER = 2, /* the first of several that share its addresses: struct share */
+	VHID_HIDDEN = 4, /* what it sends leaves with the device's own MAC */
+};
 
 /* One per vhid, indexed by the last byte of the virtual MAC. User space maps
  * the array and changes role by compare-and-swap only.
@@ -29,6 +33,24 @@ struct vhid {
 struct owner {
 	__u32 vhid;
 	__u32 flags;
+};
+
+enum share_flag {
+	SHARE_FRAMES = 1,    /* every node receives all frames, and keeps some */
+	SHARE_MULTICAST = 2, /* they come to 01:00:5e:00:01:LEADER */
+	SHARE_SOURCE_IP = 4, /* who answers is chosen by the IP address of the asker */
+};
+
+enum { SHARE_MAX = 32 };
+
+/* Vhids that share addresses. Found by their leader, which is the owner of the
+ * addresses. Replaced as a whole.
+ */
+struct share {
+	enum share_flag flags;
+	__u32 count;
+	__u32 key[2];	      /* of the hash, which is the same on all nodes */
+	__u8 vhid[SHARE_MAX]; /* rising */
 };
 
 enum port_flag {
@@ -68,6 +90,7 @@ enum reason {
 	R_VMAC_TAKEN,
 	R_VMAC_SILENT,
 	R_VMAC_UNKNOWN, /* of a vhid that is not configured here */
+	R_VMAC_OTHER,	/* of a share that another node has */
 	/* adverts */
 	R_ADVERT,
 	R_ADVERT_VHID,	  /* of a vhid that is not configured here */

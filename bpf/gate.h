@@ -35,6 +35,8 @@ struct finding {
 	int solicited; /* the asker has an address */
 	int router;
 	__u8 asker[6];
+	__u8 link[6]; /* where the answer comes from */
+	__u8 told[6]; /* and what it says */
 	struct in6_addr to;
 	struct in6_addr target;
 };
@@ -51,13 +53,35 @@ static __always_inline int say(struct finding *f, __u32 vhid, enum reason why, i
  */
 static __always_inline int claim(struct finding *f, __u32 vhid, const __u8 *mac, enum reason conflict)
 {
-	enum reason why = vmac_vhid(mac) == vhid ? R_ANNOUNCE : conflict;
+	__u32 by = vmac_vhid(mac);
+	struct vhid *v;
 
-	return say(f, vhid, why, role_of(vhid) == ROLE_MASTER ? DROP : PASS);
+	if (!by)
+		by = mcast_vhid(mac);
+	if (by != vhid && share_of(vhid)) {
+		v = vhid_of(by); /* one of those that share it, which are all ours */
+		by = v && v->flags & VHID_CONFIGURED ? vhid : 0;
+	}
+	return say(f, vhid, by == vhid ? R_ANNOUNCE : conflict, role_for(vhid) == ROLE_MASTER ? DROP : PASS);
+}
+
+/* The MACs of an answer. One that all nodes receive must never be seen as a
+ * source, or switches learn where it is.
+ */
+static __always_inline void set_answer(struct finding *f, const struct share *s, __u32 vhid)
+{
+	struct port *p = s && s->flags & SHARE_FRAMES ? this_port() : NULL;
+
+	set_told(f->told, s, vhid);
+	if (p)
+		set_mac(f->link, p->mac);
+	else
+		set_vmac(f->link, vhid);
 }
 
 static __always_inline int gate_arp(struct cursor *c, struct ethhdr *eth, struct finding *f)
 {
+	struct share *s;
 	struct arp *arp;
 	__u32 vhid;
 	int op = parse_arp(c, &arp);
@@ -70,6 +94,8 @@ static __always_inline int gate_arp(struct cursor *c, struct ethhdr *eth, struct
 		vhid = owner4(addr(arp->spa));
 		return vhid ? claim(f, vhid, arp->sha, R_ARP_CONFLICT) : NEXT;
 	}
+	s = share_of(vhid);
+	vhid = answerer(s, vhid, arp->sha, addr(arp->spa));
 	if (role_of(vhid) != ROLE_MASTER)
 		return say(f, vhid, R_ARP_SILENT, DROP);
 	if ((eth->h_source[0] | arp->sha[0]) & 1)
@@ -80,12 +106,13 @@ static __always_inline int gate_arp(struct cursor *c, struct ethhdr *eth, struct
 	/* Back to where it came from, as the answer. */
 	__be32 asked = addr(arp->tpa);
 
+	set_answer(f, s, vhid);
 	set_mac(eth->h_dest, eth->h_source);
-	set_vmac(eth->h_source, vhid);
+	set_mac(eth->h_source, f->link);
 	arp->op = bpf_htons(2);
 	set_mac(arp->tha, arp->sha);
 	__builtin_memcpy(arp->tpa, arp->spa, 4);
-	set_vmac(arp->sha, vhid);
+	set_mac(arp->sha, f->told);
 	__builtin_memcpy(arp->spa, &asked, 4);
 	return say(f, vhid, R_ARP_ANSWERED, ANSWER);
 }
@@ -134,6 +161,7 @@ static __always_inline int solicitation_bad(struct cursor *c, struct ethhdr *eth
 static __always_inline int gate_nd(struct cursor *c, struct ethhdr *eth, struct ipv6hdr *ip, __u32 len,
 				   struct finding *f)
 {
+	struct share *s;
 	struct port *p;
 	struct nd *nd;
 	__u32 vhid;
@@ -147,6 +175,8 @@ static __always_inline int gate_nd(struct cursor *c, struct ethhdr *eth, struct 
 		return NEXT;
 	if (*type == ND_NA)
 		return claim(f, vhid, eth->h_source, R_ND_CONFLICT);
+	s = share_of(vhid);
+	vhid = answerer(s, vhid, eth->h_source, fold6(&ip->saddr));
 	if (role_of(vhid) != ROLE_MASTER)
 		return say(f, vhid, R_ND_SILENT, DROP);
 	if (solicitation_bad(c, eth, ip, nd, len))
@@ -170,6 +200,7 @@ static __always_inline int gate_nd(struct cursor *c, struct ethhdr *eth, struct 
 		f->asker[4] = 0;
 		f->asker[5] = 1;
 	}
+	set_answer(f, s, vhid);
 	return say(f, vhid, R_ND_ANSWERED, ANSWER_ND);
 }
 
@@ -197,12 +228,12 @@ static __always_inline int write_na(void *data, void *end, struct finding *f)
 	na.nd.target = f->target;
 	na.option[0] = OPT_TLLA;
 	na.option[1] = 1;
-	set_vmac(na.option + 2, f->vhid);
+	set_mac(na.option + 2, f->told);
 	na.nd.sum = fold(sum_words(&na.ip.saddr, 8) + bpf_htonl(sizeof(na) - sizeof(na.ip)) +
 			 bpf_htonl(PROTO_ICMP6) + sum_words(&na.nd, 8));
 
 	set_mac(eth->h_dest, f->asker);
-	set_vmac(eth->h_source, f->vhid);
+	set_mac(eth->h_source, f->link);
 	eth->h_proto = bpf_htons(ETH_P_IPV6);
 	__builtin_memcpy(eth + 1, &na, sizeof(na));
 	return 0;
@@ -268,21 +299,35 @@ static __always_inline int gate_ipv6(struct cursor *c, struct ethhdr *eth, __u32
 			   (__s32)(len - sizeof(*eth) - sizeof(*ip)), ip->hop_limit, 0, eth, &from, f);
 }
 
-/* Frames for a virtual MAC become frames for the device, or nothing. */
-static __always_inline int gate_vmac(struct ethhdr *eth, struct finding *f)
+/* Frames for a virtual MAC become frames for the device, or nothing. Of those that
+ * every node receives, each keeps its share.
+ */
+static __always_inline int gate_vmac(struct ethhdr *eth, void *end, int proto, struct finding *f)
 {
-	__u32 vhid = vmac_vhid(eth->h_dest);
+	__u32 vhid = vmac_vhid(eth->h_dest), many = mcast_vhid(eth->h_dest), to;
+	enum reason silent = R_VMAC_SILENT;
+	struct share *s;
 	struct port *p;
 	struct vhid *v;
 
-	if (!vhid)
+	if (!(vhid | many))
 		return say(f, 0, R_FOREIGN, PASS);
-	v = vhid_of(vhid);
+	v = vhid_of(vhid | many);
 	if (!v || !(v->flags & VHID_CONFIGURED))
-		return say(f, 0, R_VMAC_UNKNOWN, PASS);
+		return say(f, 0, many ? R_FOREIGN : R_VMAC_UNKNOWN, PASS);
+	s = share_of(vhid | many);
+	if (many && !(s && s->flags & SHARE_MULTICAST))
+		return say(f, 0, R_FOREIGN, PASS); /* of an IP group, 224.0.1.VHID perhaps */
+	to = s && s->flags & SHARE_FRAMES ? keeper(s, eth + 1, end, proto) : 0;
+	if (many && !to)
+		return say(f, 0, R_FOREIGN, PASS);
+	if (to) {
+		vhid = to;
+		silent = R_VMAC_OTHER;
+	}
 	p = this_port();
 	if (!p || role_of(vhid) < ROLE_MASTER)
-		return say(f, vhid, R_VMAC_SILENT, DROP);
+		return say(f, vhid, silent, DROP);
 	set_mac(eth->h_dest, p->mac);
 	return say(f, vhid, R_VMAC_TAKEN, TAKE);
 }
@@ -310,7 +355,7 @@ static __always_inline int gate(void *data, void *end, __u32 len, struct finding
 	case ETH_P_8021AD:
 		return say(f, 0, R_VLAN, PASS); /* another segment, with vhids of its own */
 	}
-	return action == NEXT ? gate_vmac(eth, f) : action;
+	return action == NEXT ? gate_vmac(eth, end, bpf_ntohs(eth->h_proto), f) : action;
 }
 
 #endif

@@ -10,6 +10,7 @@
 #include "carp.h"
 #include "maps.h"
 #include "frame.h"
+#include "share.h"
 #include "advert.h"
 #include "digest.h"
 #include "shield.h"
@@ -19,6 +20,7 @@
 #define TC_ACT_SHOT   2
 
 #define PACKET_HOST	 0
+#define PACKET_MULTICAST 2
 #define PACKET_OTHERHOST 3
 
 #define VLAN_VID 0xfff
@@ -58,12 +60,12 @@ static __always_inline int ingress(struct __sk_buff *skb, enum shielding shieldi
 		bpf_skb_change_type(skb, PACKET_HOST);
 		return verdict(f.vhid, f.why, TC_ACT_UNSPEC);
 	}
-	/* The device's own address and yet for another host: the stack judged
-	 * before XDP readdressed the frame.
+	/* The device's own address and yet for another host, or for many: the
+	 * stack judged before XDP readdressed the frame.
 	 */
 	eth = data;
-	if (p && skb->pkt_type == PACKET_OTHERHOST && (void *)(eth + 1) <= end &&
-	    same_mac(eth->h_dest, p->mac))
+	if (p && (skb->pkt_type == PACKET_OTHERHOST || skb->pkt_type == PACKET_MULTICAST) &&
+	    (void *)(eth + 1) <= end && same_mac(eth->h_dest, p->mac))
 		bpf_skb_change_type(skb, PACKET_HOST);
 	return verdict(f.vhid, quiet ? R_FOREIGN : f.why, TC_ACT_UNSPEC);
 }

@@ -33,6 +33,14 @@ struct {
 	__type(value, struct owner);
 } addr6 SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct share);
+} shares SEC(".maps");
+
 /* Indexed by vhid * REASONS + reason. The key's type is there so that the names
  * of the reasons are in the object, where the loader reads them.
  */

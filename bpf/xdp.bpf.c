@@ -8,6 +8,7 @@
 #include "carp.h"
 #include "maps.h"
 #include "frame.h"
+#include "share.h"
 #include "advert.h"
 #include "digest.h"
 #include "shield.h"

@@ -68,8 +68,9 @@ func (p *Port) DeleteGroup(vhid uint8) error {
 	p.known[vhid] = nil
 	p.believed.Unlock()
 	p.maps.stamp(vhid).Store(0)
+	err := p.unshare(vhid)
 	p.maps.flags(vhid).Store(0)
-	if err := errors.Join(p.maps.removeShield(vhid), p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {
+	if err := errors.Join(err, p.maps.removeShield(vhid), p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {
 		return fmt.Errorf("delete group %d on %s: %w", vhid, p.name, err)
 	}
 	return nil

@@ -20,6 +20,7 @@ const (
 	egressMapAddr6       = "addr6"
 	egressMapCounters    = "counters"
 	egressMapPorts       = "ports"
+	egressMapShares      = "shares"
 	egressMapVhids       = "vhids"
 	egressProgCarpEgress = "carp_egress"
 )
@@ -77,6 +78,7 @@ type egressMapSpecs struct {
 	Addr6    *ebpf.MapSpec `ebpf:"addr6"`
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
+	Shares   *ebpf.MapSpec `ebpf:"shares"`
 	Vhids    *ebpf.MapSpec `ebpf:"vhids"`
 }
 
@@ -110,6 +112,7 @@ type egressMaps struct {
 	Addr6    *ebpf.Map `ebpf:"addr6"`
 	Counters *ebpf.Map `ebpf:"counters"`
 	Ports    *ebpf.Map `ebpf:"ports"`
+	Shares   *ebpf.Map `ebpf:"shares"`
 	Vhids    *ebpf.Map `ebpf:"vhids"`
 }
 
@@ -119,6 +122,7 @@ func (m *egressMaps) Close() error {
 		m.Addr6,
 		m.Counters,
 		m.Ports,
+		m.Shares,
 		m.Vhids,
 	)
 }

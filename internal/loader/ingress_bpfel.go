@@ -25,6 +25,7 @@ const (
 	ingressMapSampled           = "sampled"
 	ingressMapSamples           = "samples"
 	ingressMapScratches         = "scratches"
+	ingressMapShares            = "shares"
 	ingressMapShields           = "shields"
 	ingressMapVhids             = "vhids"
 	ingressProgCarpIngress      = "carp_ingress"
@@ -90,6 +91,7 @@ type ingressMapSpecs struct {
 	Sampled   *ebpf.MapSpec `ebpf:"sampled"`
 	Samples   *ebpf.MapSpec `ebpf:"samples"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
+	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Shields   *ebpf.MapSpec `ebpf:"shields"`
 	Vhids     *ebpf.MapSpec `ebpf:"vhids"`
 }
@@ -129,6 +131,7 @@ type ingressMaps struct {
 	Sampled   *ebpf.Map `ebpf:"sampled"`
 	Samples   *ebpf.Map `ebpf:"samples"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
+	Shares    *ebpf.Map `ebpf:"shares"`
 	Shields   *ebpf.Map `ebpf:"shields"`
 	Vhids     *ebpf.Map `ebpf:"vhids"`
 }
@@ -144,6 +147,7 @@ func (m *ingressMaps) Close() error {
 		m.Sampled,
 		m.Samples,
 		m.Scratches,
+		m.Shares,
 		m.Shields,
 		m.Vhids,
 	)

@@ -26,7 +26,7 @@ const (
 
 // mapNames are the maps of a carpdev, as bpf/maps.h and bpf/shield.h have them.
 var mapNames = []string{
-	"vhids", "addr4", "addr6", "counters", "ports",
+	"vhids", "addr4", "addr6", "shares", "counters", "ports",
 	"shields", "knowns", "buckets", "sampled", "samples", "scratches",
 }
 
@@ -234,7 +234,8 @@ func releaseDevice(m *maps, dir, ifname string) (removed []string, err error) {
 		if !m.configured(uint8(vhid)) {
 			continue
 		}
-		if err := unadmit(nl, dev.Attrs().Index, vmac(uint8(vhid))); err != nil {
+		err := errors.Join(unadmit(nl, dev.Attrs().Index, vmac(uint8(vhid))), unadmit(nl, dev.Attrs().Index, mcastMAC(uint8(vhid))))
+		if err != nil {
 			return removed, err
 		}
 		removed = append(removed, fmt.Sprintf("%s filter entry %s", ifname, vmac(uint8(vhid))))

@@ -49,7 +49,7 @@ type xdpKnown struct {
 type xdpLayout uint32
 
 const (
-	xdpLayoutLAYOUT xdpLayout = 2
+	xdpLayoutLAYOUT xdpLayout = 3
 )
 
 type xdpMark struct {
@@ -102,29 +102,30 @@ const (
 	xdpReasonR_VMAC_TAKEN     xdpReason = 11
 	xdpReasonR_VMAC_SILENT    xdpReason = 12
 	xdpReasonR_VMAC_UNKNOWN   xdpReason = 13
-	xdpReasonR_ADVERT         xdpReason = 14
-	xdpReasonR_ADVERT_VHID    xdpReason = 15
-	xdpReasonR_ADVERT_VERSION xdpReason = 16
-	xdpReasonR_BADTTL         xdpReason = 17
-	xdpReasonR_BADLEN         xdpReason = 18
-	xdpReasonR_BADSUM         xdpReason = 19
-	xdpReasonR_BADFRAG        xdpReason = 20
-	xdpReasonR_BADAUTH        xdpReason = 21
-	xdpReasonR_BADTRAILER     xdpReason = 22
-	xdpReasonR_REPLAY         xdpReason = 23
-	xdpReasonR_LOOP           xdpReason = 24
-	xdpReasonR_RATELIMIT      xdpReason = 25
-	xdpReasonR_VLAN           xdpReason = 26
-	xdpReasonR_RUNT           xdpReason = 27
-	xdpReasonR_FRAGMENT       xdpReason = 28
-	xdpReasonR_OUT_VMAC       xdpReason = 29
-	xdpReasonR_OUT_ARP        xdpReason = 30
-	xdpReasonR_OUT_ND         xdpReason = 31
-	xdpReasonR_FENCE_VMAC     xdpReason = 32
-	xdpReasonR_FENCE_SOURCE   xdpReason = 33
-	xdpReasonR_FENCE_ARP      xdpReason = 34
-	xdpReasonR_FENCE_ND       xdpReason = 35
-	xdpReasonR_HAIRPIN        xdpReason = 36
+	xdpReasonR_VMAC_OTHER     xdpReason = 14
+	xdpReasonR_ADVERT         xdpReason = 15
+	xdpReasonR_ADVERT_VHID    xdpReason = 16
+	xdpReasonR_ADVERT_VERSION xdpReason = 17
+	xdpReasonR_BADTTL         xdpReason = 18
+	xdpReasonR_BADLEN         xdpReason = 19
+	xdpReasonR_BADSUM         xdpReason = 20
+	xdpReasonR_BADFRAG        xdpReason = 21
+	xdpReasonR_BADAUTH        xdpReason = 22
+	xdpReasonR_BADTRAILER     xdpReason = 23
+	xdpReasonR_REPLAY         xdpReason = 24
+	xdpReasonR_LOOP           xdpReason = 25
+	xdpReasonR_RATELIMIT      xdpReason = 26
+	xdpReasonR_VLAN           xdpReason = 27
+	xdpReasonR_RUNT           xdpReason = 28
+	xdpReasonR_FRAGMENT       xdpReason = 29
+	xdpReasonR_OUT_VMAC       xdpReason = 30
+	xdpReasonR_OUT_ARP        xdpReason = 31
+	xdpReasonR_OUT_ND         xdpReason = 32
+	xdpReasonR_FENCE_VMAC     xdpReason = 33
+	xdpReasonR_FENCE_SOURCE   xdpReason = 34
+	xdpReasonR_FENCE_ARP      xdpReason = 35
+	xdpReasonR_FENCE_ND       xdpReason = 36
+	xdpReasonR_HAIRPIN        xdpReason = 37
 	xdpReasonREASONS          xdpReason = 64
 )
 
@@ -151,6 +152,22 @@ type xdpScratch struct {
 	Block  [128]uint8
 	Sample xdpSample
 }
+
+type xdpShare struct {
+	_     structs.HostLayout
+	Flags xdpShareFlag
+	Count uint32
+	Key   [2]uint32
+	Vhid  [32]uint8
+}
+
+type xdpShareFlag uint32
+
+const (
+	xdpShareFlagSHARE_FRAMES    xdpShareFlag = 1
+	xdpShareFlagSHARE_MULTICAST xdpShareFlag = 2
+	xdpShareFlagSHARE_SOURCE_IP xdpShareFlag = 4
+)
 
 type xdpShield struct {
 	_        structs.HostLayout
@@ -191,6 +208,8 @@ type xdpVhidFlag uint32
 
 const (
 	xdpVhidFlagVHID_CONFIGURED xdpVhidFlag = 1
+	xdpVhidFlagVHID_LEADER     xdpVhidFlag = 2
+	xdpVhidFlagVHID_HIDDEN     xdpVhidFlag = 4
 )
 
 // Names of all BPF objects in the ELF.
@@ -206,6 +225,7 @@ const (
 	xdpMapSampled            = "sampled"
 	xdpMapSamples            = "samples"
 	xdpMapScratches          = "scratches"
+	xdpMapShares             = "shares"
 	xdpMapShields            = "shields"
 	xdpMapVhids              = "vhids"
 	xdpProgCarpXdp           = "carp_xdp"
@@ -275,6 +295,7 @@ type xdpMapSpecs struct {
 	Sampled   *ebpf.MapSpec `ebpf:"sampled"`
 	Samples   *ebpf.MapSpec `ebpf:"samples"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
+	Shares    *ebpf.MapSpec `ebpf:"shares"`
 	Shields   *ebpf.MapSpec `ebpf:"shields"`
 	Vhids     *ebpf.MapSpec `ebpf:"vhids"`
 }
@@ -314,6 +335,7 @@ type xdpMaps struct {
 	Sampled   *ebpf.Map `ebpf:"sampled"`
 	Samples   *ebpf.Map `ebpf:"samples"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
+	Shares    *ebpf.Map `ebpf:"shares"`
 	Shields   *ebpf.Map `ebpf:"shields"`
 	Vhids     *ebpf.Map `ebpf:"vhids"`
 }
@@ -329,6 +351,7 @@ func (m *xdpMaps) Close() error {
 		m.Sampled,
 		m.Samples,
 		m.Scratches,
+		m.Shares,
 		m.Shields,
 		m.Vhids,
 	)
