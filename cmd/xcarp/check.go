@@ -16,7 +16,7 @@ func checkCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a configuration, and this machine against it",
-		Args:  args(cobra.MaximumNArgs(1)),
+		Args:  words(0, 1),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			asJSON, err := o.json()
 			if err != nil {

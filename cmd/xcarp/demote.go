@@ -19,12 +19,12 @@ func demoteCommand(o *options) *cobra.Command {
 		Use:   "demote [GROUP]",
 		Short: "Demote this node, so that a peer takes over",
 		Long: `Demote a group of this node with the rest of its bundle, or all groups, so that a
-peer takes over, also without preempt. The demotion is added to what else demotes the group. It lasts until
-xcarp undemote, or as long as --for says, over restarts of the daemon and the node.
-A node that is alone stays master.`,
+peer takes over, also without preempt. The demotion is added to what else demotes
+the group. It lasts until xcarp undemote, or as long as --for says, over restarts
+of the daemon and the node. A node that is alone stays master.`,
 		Example: `  xcarp demote --for 30m --reason "new power supply"
   xcarp demote wan --by 50`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Args: words(0, 1),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			asJSON, err := o.json()
 			if err != nil {
@@ -53,7 +53,7 @@ A node that is alone stays master.`,
 	f := cmd.Flags()
 	f.IntVar(&in.By, "by", 240, "how much, 1 to 255; the lower demotion is master")
 	f.DurationVar(&span, "for", 0, "how long, such as 30m; without it until undemote")
-	f.StringVar(&in.Reason, "reason", "", "why, for those who look at `xcarp show`")
+	f.StringVar(&in.Reason, "reason", "", "why, for those who look at xcarp show")
 	return cmd
 }
 
@@ -61,7 +61,7 @@ func undemoteCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "undemote [ID]",
 		Short: "Take back a demotion that was asked for by xcarp demote, or all of them",
-		Args:  args(cobra.MaximumNArgs(1)),
+		Args:  words(0, 1),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			asJSON, err := o.json()
 			if err != nil {

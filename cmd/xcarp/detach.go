@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -17,9 +18,16 @@ func detachCommand(o *options) *cobra.Command {
 		Long: `Take everything of xcarp off this box: XDP and tc programs, pins, entries of the
 NIC's address filter, shared addresses and the nftables table. It refuses while a
 daemon runs, and while this node is MASTER unless --force is given.`,
-		Args: args(cobra.NoArgs),
+		Args: words(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			asJSON, err := o.json()
+			if err != nil {
+				return err
+			}
 			removed, err := daemon.Detach(o.paths, force)
+			if asJSON && err == nil {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string][]string{"removed": append([]string{}, removed...)})
+			}
 			for _, r := range removed {
 				fmt.Fprintln(cmd.OutOrStdout(), "removed", r)
 			}
@@ -32,6 +40,7 @@ daemon runs, and while this node is MASTER unless --force is given.`,
 			return err
 		},
 	}
+	o.outputFlag(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "also while this node is MASTER")
 	return cmd
 }

@@ -25,7 +25,7 @@ them, and for a while at what others say on the carpdevs: VRRP routers with our
 numbers, and from which address hosts learn their gateway. Each finding is ok, warn or
 fail, with what to do. Nothing is changed; but routers are asked to advertise
 themselves. Exit status 1 if something cannot work.`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Args: words(0, 1),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			asJSON, err := o.json()
 			if err != nil {

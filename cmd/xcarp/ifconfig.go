@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -49,7 +48,7 @@ holds until the next boot; with --save what it names is kept for good.`,
 			if err != nil {
 				return err
 			}
-			return ifconfig(cmd.Context(), cmd.OutOrStdout(), o, words, save, asJSON)
+			return ifconfig(cmd, o, words, save, asJSON)
 		},
 	}
 	o.outputFlag(cmd)
@@ -74,7 +73,7 @@ func ownFlags(cmd *cobra.Command, args []string) (words []string, err error) {
 		switch {
 		case a == "-h" || a == "--help":
 			return nil, nil
-		case a != "-o" && !strings.HasPrefix(a, "--"):
+		case a != "-o" && !strings.HasPrefix(a, "-o=") && !strings.HasPrefix(a, "--"):
 			words = append(words, a)
 			continue
 		}
@@ -95,7 +94,8 @@ func ownFlags(cmd *cobra.Command, args []string) (words []string, err error) {
 	return words, nil
 }
 
-func ifconfig(ctx context.Context, w io.Writer, o *options, words []string, save, asJSON bool) error {
+func ifconfig(cmd *cobra.Command, o *options, words []string, save, asJSON bool) error {
+	ctx, w := cmd.Context(), cmd.OutOrStdout()
 	if len(words) > 0 && (words[0] == "-a" || words[0] == "-A") {
 		words = words[1:]
 	}
@@ -115,22 +115,25 @@ func ifconfig(ctx context.Context, w io.Writer, o *options, words []string, save
 		return err
 	}
 	if s, ok := l.Get("pass"); ok && s.Value != "" {
-		fmt.Fprintln(os.Stderr, "xcarp: warning: a password on a command line can be seen by every user and stays in the shell's history: "+
+		fmt.Fprintln(cmd.ErrOrStderr(), "xcarp: warning: a password on a command line can be seen by every user and stays in the shell's history: "+
 			"use pass_file in the configuration, or key_file between xcarp nodes")
 	}
-	return replied(ctx, o, reply)
+	if err := replied(cmd, o, reply); err != nil || !asJSON {
+		return err
+	}
+	return json.NewEncoder(w).Encode(reply)
 }
 
 // replied prints what the daemon had to say of a line, and waits for a daemon that
 // starts over.
-func replied(ctx context.Context, o *options, reply daemon.LineReply) error {
+func replied(cmd *cobra.Command, o *options, reply daemon.LineReply) error {
 	for _, n := range reply.Notes {
-		fmt.Fprintln(os.Stderr, "xcarp: warning: "+n)
+		fmt.Fprintln(cmd.ErrOrStderr(), "xcarp: warning: "+n)
 	}
 	if !reply.Restart {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
 	defer cancel()
 	for {
 		if s, err := daemon.GetStatus(ctx, o.paths.Run); err == nil && s.Hash == reply.Hash {

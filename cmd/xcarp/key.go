@@ -34,13 +34,13 @@ node accepts the new one before any uses it:
 	xcarp key retire OLD   on every node
 
 A running daemon takes up the change at once.`,
-		Args: args(cobra.NoArgs),
+		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			keys, err := k.read()
+			asJSON, err := o.json()
 			if err != nil {
 				return err
 			}
-			asJSON, err := o.json()
+			keys, err := k.read()
 			if err != nil {
 				return err
 			}
@@ -49,9 +49,13 @@ A running daemon takes up the change at once.`,
 	}
 	o.outputFlag(cmd)
 	cmd.PersistentFlags().StringVar(&k.path, "key-file", "", "the file (default: key_file of the configuration)")
-	cmd.PersistentFlags().StringVar(&k.config, "config", defaultConfig, "the configuration that names it")
+	configFlag(cmd, &k.config, "the configuration that names it")
 	change := func(use, short string, n cobra.PositionalArgs, do func(keys []config.Key, a []string) ([]config.Key, error)) {
-		cmd.AddCommand(&cobra.Command{Use: use, Short: short, Args: args(n), RunE: func(cmd *cobra.Command, a []string) error {
+		cmd.AddCommand(&cobra.Command{Use: use, Short: short, Args: n, RunE: func(cmd *cobra.Command, a []string) error {
+			asJSON, err := o.json()
+			if err != nil {
+				return err
+			}
 			keys, err := k.read()
 			if err != nil {
 				return err
@@ -65,15 +69,19 @@ A running daemon takes up the change at once.`,
 					return err
 				}
 			}
-			if err := listKeys(cmd.OutOrStdout(), next, false); err != nil {
+			if err := listKeys(cmd.OutOrStdout(), next, asJSON); err != nil {
 				return err
 			}
-			return k.tell(cmd.Context(), cmd.OutOrStdout())
+			told := cmd.OutOrStdout()
+			if asJSON {
+				told = io.Discard
+			}
+			return k.tell(cmd.Context(), told)
 		}})
 	}
 	change("add", "Make a key that is accepted and does not sign yet", cobra.NoArgs, addKey)
-	change("use ID", "Sign with a key from now on", cobra.ExactArgs(1), useKey)
-	change("retire ID", "Accept a key no longer", cobra.ExactArgs(1), retireKey)
+	change("use ID", "Sign with a key from now on", words(1, 1), useKey)
+	change("retire ID", "Accept a key no longer", words(1, 1), retireKey)
 	change("reload", "Let the daemon read a key_file that was copied here", cobra.NoArgs,
 		func(keys []config.Key, _ []string) ([]config.Key, error) { return keys, nil })
 	return cmd
@@ -143,7 +151,7 @@ func addKey(keys []config.Key, _ []string) ([]config.Key, error) {
 		if err != nil {
 			return nil, err
 		}
-		if findKey(keys, fmt.Sprintf("%02x", k[0].ID())) < 0 {
+		if findKey(keys, keyID(k[0])) < 0 {
 			return append(keys, k[0]), nil
 		}
 	}
@@ -171,13 +179,16 @@ func retireKey(keys []config.Key, a []string) ([]config.Key, error) {
 }
 
 func findKey(keys []config.Key, id string) int {
-	return slices.IndexFunc(keys, func(k config.Key) bool { return fmt.Sprintf("%02x", k.ID()) == strings.ToLower(id) })
+	return slices.IndexFunc(keys, func(k config.Key) bool { return keyID(k) == strings.ToLower(id) })
 }
+
+// keyID is how a key is called.
+func keyID(k config.Key) string { return fmt.Sprintf("%02x", k.ID()) }
 
 func noKey(keys []config.Key, id string) error {
 	var ids []string
 	for _, k := range keys {
-		ids = append(ids, fmt.Sprintf("%02x", k.ID()))
+		ids = append(ids, keyID(k))
 	}
 	return fmt.Errorf("no key %s: there are %s", id, strings.Join(ids, ", "))
 }
@@ -189,7 +200,7 @@ func listKeys(w io.Writer, keys []config.Key, asJSON bool) error {
 	}
 	var rows []row
 	for i, k := range keys {
-		rows = append(rows, row{fmt.Sprintf("%02x", k.ID()), i == 0})
+		rows = append(rows, row{keyID(k), i == 0})
 	}
 	if asJSON {
 		return json.NewEncoder(w).Encode(rows)

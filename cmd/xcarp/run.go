@@ -28,7 +28,7 @@ started again before that adopts role, lease and tables.
 
 Without --config a configuration that does not exist is an empty one: everything
 may come from xcarp ifconfig and xcarp sysctl.`,
-		Args: args(cobra.NoArgs),
+		Args: words(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			src := config.Source{Path: path, Optional: !cmd.Flags().Changed("config")}
 			cfg, dropped, err := loadRun(src, o.paths)
@@ -58,7 +58,7 @@ may come from xcarp ifconfig and xcarp sysctl.`,
 			return d.Run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVarP(&path, "config", "c", defaultConfig, "configuration file")
+	configFlag(cmd, &path, "configuration file")
 	return cmd
 }
 

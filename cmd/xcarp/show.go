@@ -20,7 +20,7 @@ func showCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [GROUP]",
 		Short: "Show groups, timers, leases and the state of the sync",
-		Args:  args(cobra.MaximumNArgs(1)),
+		Args:  words(0, 1),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			asJSON, err := o.json()
 			if err != nil {

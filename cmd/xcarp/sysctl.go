@@ -28,7 +28,7 @@ func sysctlCommand(o *options) *cobra.Command {
 
 Without a value it prints, without a name everything. A change holds until the next
 boot; with --save for good.`,
-		Args: args(cobra.ArbitraryArgs),
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			asJSON, err := o.json()
 			if err != nil {
@@ -54,7 +54,7 @@ boot; with --save for good.`,
 				s, _ := bsd.ParseSysctl(n)
 				reply, err := daemon.Sysctl(cmd.Context(), o.paths.Run, daemon.LineRequest{Line: n, Save: save && s.Write})
 				if err == nil {
-					err = replied(cmd.Context(), o, reply)
+					err = replied(cmd, o, reply)
 				}
 				if err != nil {
 					return err
