@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -26,17 +27,24 @@ func checkCommand(o *options) *cobra.Command {
 			if len(a) == 1 {
 				path = a[0]
 			}
-			cfg, err := loadSaved(config.Source{Path: path, Optional: len(a) == 0}, o.paths)
-			if asJSON {
-				return checkJSON(cmd.OutOrStdout(), cfg, err)
+			src := config.Source{Path: path, Optional: len(a) == 0}
+			cfg, problems := examineSaved(src, o.paths)
+			if err := o.paths.Check(); err != nil {
+				problems = append(problems, config.Problems(err)...)
 			}
-			if err != nil {
-				printProblems(os.Stderr, config.Problems(err))
+			ok := errorsOf(problems) == nil
+			if asJSON {
+				return checkJSON(cmd.OutOrStdout(), ok, problems)
+			}
+			printProblems(cmd.ErrOrStderr(), problems)
+			if !ok {
 				return errSilent
 			}
-			printProblems(os.Stderr, cfg.Warnings)
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: node %s, %d groups, config %s\n", path, cfg.Node, len(cfg.Groups), cfg.Hash)
-			return nil
+			if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+				path += " (no such file, which is as good as an empty one)"
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: node %s, %d groups, config %s\n", path, cfg.Node, len(cfg.Groups), cfg.Hash)
+			return err
 		},
 	}
 	o.outputFlag(cmd)
@@ -53,7 +61,7 @@ func printProblems(w io.Writer, problems []*config.Problem) {
 	}
 }
 
-func checkJSON(w io.Writer, cfg *config.Config, err error) error {
+func checkJSON(w io.Writer, ok bool, problems []*config.Problem) error {
 	type problem struct {
 		File    string `json:"file"`
 		Line    int    `json:"line,omitempty"`
@@ -65,32 +73,15 @@ func checkJSON(w io.Writer, cfg *config.Config, err error) error {
 	out := struct {
 		OK       bool      `json:"ok"`
 		Problems []problem `json:"problems"`
-	}{OK: err == nil, Problems: []problem{}}
-	all := config.Problems(err)
-	if err == nil {
-		all = cfg.Warnings
-	}
-	for _, p := range all {
+	}{OK: ok, Problems: []problem{}}
+	for _, p := range problems {
 		out.Problems = append(out.Problems, problem{p.File, p.Line, p.Column, p.Message, p.Fix, p.Warning})
 	}
 	if err := json.NewEncoder(w).Encode(out); err != nil {
 		return err
 	}
-	if !out.OK {
+	if !ok {
 		return errSilent
 	}
 	return nil
-}
-
-// errorsOf splits problems: warnings go to the list, the others become an error.
-func errorsOf(problems []config.Problem, warnings *[]*config.Problem) error {
-	var errs []error
-	for i := range problems {
-		if problems[i].Warning {
-			*warnings = append(*warnings, &problems[i])
-		} else {
-			errs = append(errs, &problems[i])
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -38,11 +38,10 @@ themselves. Exit status 1 if something cannot work.`,
 			if len(a) == 1 {
 				path = a[0]
 			}
-			cfg, err := loadSaved(config.Source{Path: path, Optional: len(a) == 0}, o.paths)
+			cfg, problems := examineSaved(config.Source{Path: path, Optional: len(a) == 0}, o.paths)
 			if cfg == nil {
-				return err
+				return errorsOf(problems)
 			}
-			problems := append(config.Problems(err), cfg.Warnings...)
 			m, err := doctor.Look(cfg)
 			if err != nil {
 				return err

@@ -95,3 +95,51 @@ func TestEveryCommandHasJSON(t *testing.T) {
 		}
 	}
 }
+
+// The warnings of the text are among what check says, and so is what the machine
+// lacks for a text with mistakes: all at once.
+func TestCheckSaysAllAtOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       []string
+		code       int
+	}{
+		{"an empty file", "", []string{"x.yaml: warning: no groups: this node shares nothing"}, 0},
+		{"a text with a mistake", "groups:\n  a: {vhid: 999, carpdev: nowhere7, addresses: [10.0.0.1/24], pass: x}\n",
+			[]string{"x.yaml:2:13: vhid", "x.yaml:2:27: carpdev: no interface \"nowhere7\""}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.code == 0 && os.Geteuid() != 0 {
+				t.Skip("not root, which is an error of its own")
+			}
+			_, errs, code := typed(t, "check", file(t, "x.yaml", tt.text))
+			if code != tt.code {
+				t.Errorf("exit status %d, want %d", code, tt.code)
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(errs, w) {
+					t.Errorf("lacks %q:\n%s", w, errs)
+				}
+			}
+		})
+	}
+}
+
+// What a reboot forgets does not go where what it must keep is.
+func TestRunDirAndStateDirAreTwo(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	conf := file(t, "x.yaml", "")
+	for _, line := range [][]string{
+		{"run", "--config", conf, "--run-dir", dir, "--state-dir", dir + "/"},
+		{"check", conf, "--run-dir", dir, "--state-dir", link},
+	} {
+		_, errs, code := typed(t, line...)
+		if !strings.Contains(errs, "run-dir and state-dir are both "+dir) || code != 1 {
+			t.Errorf("%v: exit status %d: %s", line, code, errs)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -30,6 +31,9 @@ Without --config a configuration that does not exist is an empty one: everything
 may come from xcarp ifconfig and xcarp sysctl.`,
 		Args: words(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.paths.Check(); err != nil {
+				return err
+			}
 			src := config.Source{Path: path, Optional: !cmd.Flags().Changed("config")}
 			cfg, dropped, err := loadRun(src, o.paths)
 			if err != nil {
@@ -83,28 +87,46 @@ func loadRun(src config.Source, paths daemon.Paths) (cfg *config.Config, dropped
 
 // loadSaved reads the configuration with the lines that hold from the start.
 func loadSaved(src config.Source, paths daemon.Paths) (*config.Config, error) {
-	saved, err := config.ReadLines(paths.SavedLines())
-	if err != nil {
-		return nil, err
-	}
-	src.Lines = saved
-	return loadChecked(src)
+	cfg, problems := examineSaved(src, paths)
+	return cfg, errorsOf(problems)
 }
 
-// loadChecked reads a configuration and holds it against this machine. Warnings
-// of both checks end up in the config's.
-func loadChecked(src config.Source) (*config.Config, error) {
-	src.Env = os.Getenv
-	cfg, err := src.Load()
+// examineSaved is loadSaved with all that is left to say. If the lines are wrong
+// the file is examined without them.
+func examineSaved(src config.Source, paths daemon.Paths) (*config.Config, []*config.Problem) {
+	saved, err := config.ReadLines(paths.SavedLines())
+	src.Lines = saved
+	cfg, problems := examine(src)
 	if err != nil {
-		return nil, err
+		return nil, append(config.Problems(err), problems...)
 	}
+	return cfg, problems
+}
+
+// loadChecked reads a configuration and holds it against this machine.
+func loadChecked(src config.Source) (*config.Config, error) {
+	cfg, problems := examine(src)
+	return cfg, errorsOf(problems)
+}
+
+func examine(src config.Source) (*config.Config, []*config.Problem) {
+	src.Env = os.Getenv
 	sys, err := config.Facts()
 	if err != nil {
-		return nil, fmt.Errorf("look at this machine: %w", err)
+		return nil, config.Problems(fmt.Errorf("look at this machine: %w", err))
 	}
-	cfg.Warnings = nil
-	return cfg, errorsOf(config.Check(cfg, sys), &cfg.Warnings)
+	return src.Examine(sys)
+}
+
+// errorsOf joins those of the problems that keep a configuration from being used.
+func errorsOf(problems []*config.Problem) error {
+	var errs []error
+	for _, p := range problems {
+		if !p.Warning {
+			errs = append(errs, p)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // newLogger writes to stderr: lines for a person on a terminal, else JSON.

@@ -46,6 +46,42 @@ const noSuchFile = "no such file"
 
 // Load is Load of this Source.
 func (s Source) Load() (*Config, error) {
+	o, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	return o.load()
+}
+
+// Examine loads the Source and holds it against the machine: what Load and Check
+// have to say, all at once, in the order of the text. A text with mistakes is held
+// against the machine as far as it could be read, and the Config is nil. The
+// warnings among the problems are those of the Config.
+func (s Source) Examine(sys System) (*Config, []*Problem) {
+	o, err := s.open()
+	if err != nil {
+		return nil, Problems(err)
+	}
+	c, problems := o.read()
+	wrong := len(problems) > 0
+	for _, p := range check(c, sys, wrong) {
+		problems = append(problems, &p)
+	}
+	sortProblems(problems)
+	if wrong {
+		return nil, problems
+	}
+	c.Warnings = nil
+	for _, p := range problems {
+		if p.Warning {
+			c.Warnings = append(c.Warnings, p)
+		}
+	}
+	return c, problems
+}
+
+// open reads the file.
+func (s Source) open() (*origin, error) {
 	o := &origin{Source: s, secrets: map[string][]byte{}}
 	if o.Env == nil {
 		o.Env = os.Getenv
@@ -59,7 +95,7 @@ func (s Source) Load() (*Config, error) {
 	if o.hostname, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("read the host name: %w", err)
 	}
-	return o.load()
+	return o, nil
 }
 
 // With makes the Config anew of what was read for this one, with other lines.
@@ -76,6 +112,16 @@ func (c *Config) Source() Source { return c.origin().Source }
 func (c *Config) InFile(group string) bool { return slices.Contains(c.origin().named, group) }
 
 func (o *origin) load() (*Config, error) {
+	c, problems := o.read()
+	if len(problems) > 0 {
+		return nil, join(problems)
+	}
+	return c, nil
+}
+
+// read makes a Config of the text, and of the files with secrets that it names.
+// With problems it is what could be read.
+func (o *origin) read() (*Config, []*Problem) {
 	r := &reader{
 		source:   &source{path: o.Path, text: o.text, places: map[string]*node{}},
 		env:      o.Env,
@@ -89,14 +135,11 @@ func (o *origin) load() (*Config, error) {
 	}
 	r.known = o.secrets
 	r.readSecrets(c)
-	if len(r.problems) > 0 {
-		return nil, join(r.problems)
-	}
 	o.named = r.named
 	c.origin = func() *origin { return o }
 	c.Warnings = r.warnings
 	c.Hash = c.hash()
-	return c, nil
+	return c, r.problems
 }
 
 // readText reads the file and its permission bits.

@@ -62,11 +62,16 @@ func Problems(err error) []*Problem {
 	return []*Problem{{Message: err.Error()}}
 }
 
-// join makes one error of the problems, or nil, in the order of the text.
-func join(problems []*Problem) error {
+// sortProblems puts them in the order of the text.
+func sortProblems(problems []*Problem) {
 	slices.SortStableFunc(problems, func(a, b *Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
+}
+
+// join makes one error of the problems, or nil, in the order of the text.
+func join(problems []*Problem) error {
+	sortProblems(problems)
 	errs := make([]error, len(problems))
 	for i, p := range problems {
 		errs[i] = p
