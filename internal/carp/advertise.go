@@ -84,7 +84,11 @@ func (m *Machine) advert() *Advert {
 		m.counter = 0
 	}
 	m.counter += counterStep
-	a.Counter = m.counter&^(counterStep-1) | tag(m.cfg.Node)
+	node := m.cfg.Node
+	if !m.cfg.Trailer {
+		node = untagged(node)
+	}
+	a.Counter = m.counter&^(counterStep-1) | tag(node)
 	return &a
 }
 

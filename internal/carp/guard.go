@@ -161,11 +161,17 @@ func (g *Guard) SetKeys(trailer []*TrailerKey, digest *Key) {
 // Self returns the mark of our last advert, or where we begin. It is zero if our
 // adverts have no trailer: then a plain one is no stripped one.
 func (g *Guard) Self() Mark {
-	if !g.cfg.Send || len(g.cfg.Keys) == 0 {
+	if !g.signs() {
 		return Mark{}
 	}
-	return Mark{g.cfg.Epoch, g.self.Counter}
+	return g.own()
 }
+
+// signs reports whether our adverts have a trailer.
+func (g *Guard) signs() bool { return g.cfg.Send && len(g.cfg.Keys) > 0 }
+
+// own returns where our adverts are in the order of all, with a trailer or not.
+func (g *Guard) own() Mark { return Mark{g.cfg.Epoch, g.self.Counter} }
 
 // Marks returns the last accepted mark of every other node that has a trailer.
 func (g *Guard) Marks() map[uint64]Mark { return maps.Clone(g.marks) }
@@ -182,7 +188,7 @@ func (g *Guard) Sign(b []byte, a *Advert, term uint64) []byte {
 	if err != nil {
 		panic(err) // there is none
 	}
-	if g.cfg.Send && len(g.cfg.Keys) > 0 {
+	if g.signs() {
 		b = g.cfg.Keys[0].append(b, Trailer{Node: g.cfg.Node, Epoch: g.cfg.Epoch, Term: term})
 	}
 	return b
@@ -263,7 +269,7 @@ func (g *Guard) judgeSigned(now time.Time, v *Verdict, t Trailer, digest bool) {
 	m := Mark{t.Epoch, v.Counter}
 	if t.Node == g.cfg.Node {
 		v.Why = DropLoop
-		if m.After(g.Self()) && m.After(g.twin) {
+		if m.After(g.own()) && m.After(g.twin) {
 			// We lost our storage, and this is from a life before, or somebody
 			// has our name. Whatever comes after it is new.
 			g.twin, v.Alarm = m, AlarmTwin
@@ -298,7 +304,7 @@ func (g *Guard) ours(counter, ahead uint64) bool {
 			return true
 		}
 	}
-	return of(g.cfg.Node, g.self.Counter)
+	return of(g.cfg.Node, g.self.Counter) || !g.signs() && of(untagged(g.cfg.Node), g.self.Counter)
 }
 
 // raise makes our epoch higher than one that was already in use.
@@ -321,7 +327,7 @@ func (g *Guard) Meet(node uint64, m Mark) {
 // Remind tells us how far somebody has seen us come. If that is farther than
 // we know, we have lost our storage, and begin a new epoch above it.
 func (g *Guard) Remind(m Mark) (raised bool) {
-	if !m.After(g.Self()) {
+	if !m.After(g.own()) {
 		return false
 	}
 	g.raise(m.Epoch)

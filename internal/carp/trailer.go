@@ -65,6 +65,10 @@ const FamilyStep = 1 << 15
 // from where the node was: FreeBSD, NetBSD and ucarp do.
 func tag(node uint64) uint64 { return node & (FamilyStep - 1) }
 
+// untagged is what stands for a node's id in the counters of its adverts without
+// a trailer: peers that have heard it sign would take them for stripped ones.
+func untagged(node uint64) uint64 { return ^node }
+
 // TrailerKey makes and checks the MAC of trailers, in memory of its own. It is
 // not for two goroutines at once.
 type TrailerKey struct {
