@@ -370,11 +370,12 @@ func seenSigned(b []byte) []byte {
 	return p
 }
 
-// Reminder reads a Seen message and reports whether it made us begin a new epoch.
-// Everything that is not one, or not meant for us, changes nothing.
-func (g *Guard) Reminder(b []byte) (raised bool) {
+// Reminder reads a Seen message: whether it is one for us, signed with a key of
+// ours, and whether that makes us want a new epoch, as Remind does. Everything else
+// changes nothing.
+func (g *Guard) Reminder(b []byte) (genuine, raised bool) {
 	if len(b) != seenLen || b[0] != seenVersion || b[1] != g.cfg.VHID {
-		return false
+		return false, false
 	}
 	for _, k := range g.cfg.Keys {
 		mac := k.mac(b[:AdvertLen], seenSigned(b))
@@ -382,9 +383,9 @@ func (g *Guard) Reminder(b []byte) (raised bool) {
 			continue
 		}
 		if !bytes.Equal(b[8:16], appendUint64(nil, g.cfg.Node)) {
-			return false
+			return false, false
 		}
-		return g.Remind(Mark{Epoch: uint64At(b, 16), Counter: uint64At(b, 24)})
+		return true, g.Remind(Mark{Epoch: uint64At(b, 16), Counter: uint64At(b, 24)})
 	}
-	return false
+	return false, false
 }

@@ -203,18 +203,21 @@ func TestANodeThatWasSetBackIsNotLockedOut(t *testing.T) {
 	if _, why := ParseFrame(AppendFrame(nil, MAC{2}, netip.MustParseAddr("10.0.0.3"), v.Seen)); why != DropVersion {
 		t.Errorf("others take it as %v, want %v", why, DropVersion)
 	}
-	if r.b.Reminder(v.Seen) {
+	if genuine, raised := r.b.Reminder(v.Seen); genuine || raised {
 		t.Error("it is not meant for its sender")
 	}
 	for i := range v.Seen {
 		bad := append([]byte(nil), v.Seen...)
 		bad[i] ^= 4
-		if r.a.Reminder(bad) {
+		if genuine, raised := r.a.Reminder(bad); genuine || raised {
 			t.Errorf("believed with byte %d changed", i)
 		}
 	}
-	if !r.a.Reminder(v.Seen) || r.a.Reminder(v.Seen) {
-		t.Error("want one new epoch, and the same message to change nothing after it")
+	if genuine, raised := r.a.Reminder(v.Seen); !genuine || !raised {
+		t.Error("want a new epoch")
+	}
+	if genuine, raised := r.a.Reminder(v.Seen); !genuine || raised {
+		t.Error("want the same message to be known as one, and to change nothing more")
 	}
 	r.want("in the new epoch", r.b, r.advert(r.a, 1, 0), "10.0.0.2", Accepted, NoAlarm)
 }
@@ -311,7 +314,7 @@ func FuzzGuard(f *testing.F) {
 		if v.Why == Accepted && v.Node != 0 {
 			t.Fatalf("signed without the key: %x", payload)
 		}
-		if r.b.Reminder(payload) {
+		if genuine, raised := r.b.Reminder(payload); genuine || raised {
 			t.Fatalf("reminded without the key: %x", payload)
 		}
 		r.want("genuine after it", r.b, genuine, "10.0.0.2", Accepted, NoAlarm)

@@ -94,13 +94,13 @@ func (g *Group) remind(seen []byte, is4 bool) {
 // meant for us.
 func (g *Group) reminded(r *carp.Received) bool {
 	g.mu.Lock()
-	raised := g.guard.Reminder(r.Payload)
+	genuine, raised := g.guard.Reminder(r.Payload)
 	epoch := g.guard.Self().Epoch
 	g.mu.Unlock()
 	if raised {
 		g.epoch(epoch)
 	}
-	return raised
+	return genuine
 }
 
 // epoch tells of the new one.

@@ -418,8 +418,10 @@ func (n *node) meet(id uint64, m carp.Mark) {
 // receive decides whether to believe a frame, as Group.receive does.
 func (n *node) receive(b []byte) {
 	r, why := carp.ParseFrame(b)
-	if why == carp.DropVersion && n.guard.Reminder(payload(b)) {
-		n.w.line(n.name, "reminded: epoch %d now", n.guard.Self().Epoch)
+	if why == carp.DropVersion {
+		if _, raised := n.guard.Reminder(payload(b)); raised {
+			n.w.line(n.name, "reminded: epoch %d now", n.guard.Self().Epoch)
+		}
 	}
 	if why != carp.Accepted {
 		return
