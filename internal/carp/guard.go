@@ -124,7 +124,10 @@ type Verdict struct {
 	Heard        // for the Machine, if Why is Accepted; without Own
 	Why   Drop   // why it is not believed
 	Alarm Alarm  // what to say about it
-	Seen  []byte // to be sent to the group, if not nil: see Guard.Seen
+	Seen  []byte // to be sent to the group, if not nil: see Guard.Reminder
+
+	// Raised says that it makes us want a new epoch: see Guard.Wants.
+	Raised bool
 }
 
 // Guard decides which adverts of a vhid are believed: by digest, trailer, order
@@ -132,6 +135,7 @@ type Verdict struct {
 type Guard struct {
 	cfg    GuardConfig
 	self   Mark            // our last advert
+	wants  uint64          // the epoch to begin when it is stored
 	marks  map[uint64]Mark // of the other nodes, by id
 	twin   Mark            // the last advert of ours that we did not send
 	plain  map[netip.Addr]*plainPeer
@@ -273,7 +277,7 @@ func (g *Guard) judgeSigned(now time.Time, v *Verdict, t Trailer, digest bool) {
 			// We lost our storage, and this is from a life before, or somebody
 			// has our name. Whatever comes after it is new.
 			g.twin, v.Alarm = m, AlarmTwin
-			g.raise(m.Epoch)
+			v.Raised = g.raise(m.Epoch)
 		}
 		return
 	}
@@ -307,10 +311,23 @@ func (g *Guard) ours(counter, ahead uint64) bool {
 	return of(g.cfg.Node, g.self.Counter) || !g.signs() && of(untagged(g.cfg.Node), g.self.Counter)
 }
 
-// raise makes our epoch higher than one that was already in use.
-func (g *Guard) raise(epoch uint64) {
-	g.cfg.Epoch = max(g.cfg.Epoch, epoch+1)
+// raise makes us want an epoch above one that was already in use, and reports
+// whether that is news.
+func (g *Guard) raise(epoch uint64) bool {
+	if epoch < max(g.wants, g.cfg.Epoch) {
+		return false
+	}
+	g.wants = epoch + 1
+	return true
 }
+
+// Wants returns the epoch that we want to begin, or the one that we are in. It must
+// be where no crash forgets it before Begin: a node that has forgotten an epoch
+// that it used is refused once more.
+func (g *Guard) Wants() uint64 { return max(g.wants, g.cfg.Epoch) }
+
+// Begin begins an epoch, unless a later one is in use.
+func (g *Guard) Begin(epoch uint64) { g.cfg.Epoch = max(g.cfg.Epoch, epoch) }
 
 // meetSlack is how many adverts may still be on their way when we are told of them.
 const meetSlack = 2 * counterStep
@@ -325,14 +342,8 @@ func (g *Guard) Meet(node uint64, m Mark) {
 }
 
 // Remind tells us how far somebody has seen us come. If that is farther than
-// we know, we have lost our storage, and begin a new epoch above it.
-func (g *Guard) Remind(m Mark) (raised bool) {
-	if !m.After(g.own()) {
-		return false
-	}
-	g.raise(m.Epoch)
-	return true
-}
+// we know, we have lost our storage, and want a new epoch above it: see Wants.
+func (g *Guard) Remind(m Mark) (raised bool) { return m.After(g.own()) && g.raise(m.Epoch) }
 
 // seenLen is the length of a Seen message.
 const seenLen = 60

@@ -219,6 +219,8 @@ func TestANodeThatWasSetBackIsNotLockedOut(t *testing.T) {
 	if genuine, raised := r.a.Reminder(v.Seen); !genuine || raised {
 		t.Error("want the same message to be known as one, and to change nothing more")
 	}
+	r.want("before it begins", r.b, r.advert(r.a, 1, 0), "10.0.0.2", DropReplay, AlarmReplay)
+	r.a.Begin(r.a.Wants())
 	r.want("in the new epoch", r.b, r.advert(r.a, 1, 0), "10.0.0.2", Accepted, NoAlarm)
 }
 
@@ -229,10 +231,17 @@ func TestAnOldAdvertOfOurs(t *testing.T) {
 	c := guardConfig(1<<20|0xa0, Enforce, guardSecret)
 	c.Epoch = 1
 	r.a = NewGuard(c)
-	r.want("repeated", r.a, old, "10.0.0.2", DropLoop, AlarmTwin)
-	r.want("and again", r.a, old, "10.0.0.2", DropLoop, NoAlarm)
-	if got := r.a.Self().Epoch; got != 6 {
-		t.Errorf("epoch %d, want one above the 5 of the old advert", got)
+	if v := r.want("repeated", r.a, old, "10.0.0.2", DropLoop, AlarmTwin); !v.Raised {
+		t.Error("want a new epoch")
+	}
+	if v := r.want("and again", r.a, old, "10.0.0.2", DropLoop, NoAlarm); v.Raised {
+		t.Error("want one new epoch for one old advert")
+	}
+	if got := r.a.Self().Epoch; got != 1 {
+		t.Errorf("epoch %d is in use before it is stored", got)
+	}
+	if r.a.Begin(r.a.Wants()); r.a.Self().Epoch != 6 {
+		t.Errorf("epoch %d, want one above the 5 of the old advert", r.a.Self().Epoch)
 	}
 }
 

@@ -30,6 +30,8 @@ type identity struct {
 	mu    sync.Mutex
 	file  identityFile
 	dirty chan struct{} // holds one token while file is newer than the disk
+	haste chan struct{} // and one while somebody waits for it to be there
+	wait  []func()      // to be called then
 
 	disk sync.Mutex // held while writing, so that an older state never replaces a newer one
 }
@@ -46,7 +48,7 @@ type identityFile struct {
 // before the first advert leaves: whatever happens then, the next one is higher.
 // A node without a file is somebody new, whom nobody has heard.
 func openIdentity(stateDir string, log *zap.Logger) (*identity, error) {
-	id := &identity{path: filepath.Join(stateDir, "identity.json"), log: log, dirty: make(chan struct{}, 1)}
+	id := &identity{path: filepath.Join(stateDir, "identity.json"), log: log, dirty: make(chan struct{}, 1), haste: make(chan struct{}, 1)}
 	if err := id.hold(); err != nil {
 		// Two nodes with one id would take each other's adverts for their own.
 		log.Warn("the identity of this node is not its own: it introduces itself anew after each start", zap.Error(err))
@@ -129,13 +131,17 @@ func (id *identity) Guard(group string, c *carp.GuardConfig) {
 	c.Epoch, c.Seen = id.file.Epoch, maps.Clone(id.file.Seen[group])
 }
 
-// Epoch notes a higher one. It does not block.
-func (id *identity) Epoch(epoch uint64) {
+// Epoch notes a higher one and has stored called when it is on the disk, or when
+// the disk refuses it: then the node forgets it, and is told again after a restart.
+// It does not block.
+func (id *identity) Epoch(epoch uint64, stored func()) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if epoch > id.file.Epoch {
-		id.file.Epoch = epoch
-		id.touch()
+	id.file.Epoch = max(id.file.Epoch, epoch)
+	id.wait = append(id.wait, stored)
+	select {
+	case id.haste <- struct{}{}:
+	default:
 	}
 }
 
@@ -167,23 +173,24 @@ func (id *identity) touch() {
 // so long before a crash could be repeated to this node after it, once each.
 const identityPause = time.Second
 
-// Run writes behind until the context ends, and once more then.
+// Run writes behind until the context ends, and once more then. What somebody waits
+// for is written at once.
 func (id *identity) Run(ctx context.Context) error {
+	dirty, pause := id.dirty, (<-chan time.Time)(nil)
 	for {
 		select {
+		case <-id.haste:
+			id.write()
+		case <-dirty:
+			id.write()
+			dirty, pause = nil, time.After(identityPause)
+		case <-pause:
+			dirty, pause = id.dirty, nil
 		case <-ctx.Done():
-			select {
-			case <-id.dirty:
+			if len(id.haste)+len(id.dirty) > 0 {
 				id.write()
-			default:
 			}
 			return nil
-		case <-id.dirty:
-			id.write()
-		}
-		select {
-		case <-time.After(identityPause):
-		case <-ctx.Done():
 		}
 	}
 }
@@ -199,16 +206,18 @@ func (id *identity) Renew() {
 }
 
 func (id *identity) write() {
-	if id.path == "" {
-		return
-	}
 	id.disk.Lock()
 	defer id.disk.Unlock()
 	id.mu.Lock()
-	snapshot := id.file
-	snapshot.Seen = maps.Clone(snapshot.Seen)
+	snapshot, wait := id.file, id.wait
+	snapshot.Seen, id.wait = maps.Clone(snapshot.Seen), nil
 	id.mu.Unlock()
-	if err := writeFile(id.path, snapshot); err != nil {
-		id.log.Warn("the marks of the peers are not on disk: old adverts could be repeated after a restart", zap.Error(err))
+	if id.path != "" {
+		if err := writeFile(id.path, snapshot); err != nil {
+			id.log.Warn("the marks of the peers are not on disk: old adverts could be repeated after a restart", zap.Error(err))
+		}
+	}
+	for _, stored := range wait {
+		stored()
 	}
 }

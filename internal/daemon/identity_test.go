@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -35,7 +37,7 @@ func TestEpochsAndCountersOnlyRise(t *testing.T) {
 	if b.Guard("lan", &g); g.Seen[7] != (carp.Mark{Epoch: 3, Counter: 4}) || g.Epoch != b.file.Epoch {
 		t.Errorf("the guard gets %+v", g)
 	}
-	b.Epoch(90)
+	b.Epoch(90, func() {})
 	b.write()
 	b.Close()
 	if c := mustOpen(t, dir); c.file.Epoch != 91 {
@@ -62,5 +64,37 @@ func TestNobodySharesAnIdentity(t *testing.T) {
 	}
 	if d := mustOpen(t, bad); d.ID() == 0 || d.file.Epoch != 1 {
 		t.Errorf("after an unreadable file: %+v", d.file)
+	}
+}
+
+// TestAnEpochBeginsWhenItIsStored asks the disk at the instant at which the epoch
+// may begin, while the pause after another write lasts.
+func TestAnEpochBeginsWhenItIsStored(t *testing.T) {
+	dir := t.TempDir()
+	id := mustOpen(t, dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- id.Run(ctx) }()
+	id.Seen("lan", map[uint64]carp.Mark{7: {Epoch: 3, Counter: 4}})
+	for epoch := uint64(90); epoch < 93; epoch++ {
+		stored := make(chan identityFile, 1)
+		id.Epoch(epoch, func() {
+			var f identityFile
+			b, err := os.ReadFile(filepath.Join(dir, "identity.json"))
+			if err == nil {
+				err = json.Unmarshal(b, &f)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			stored <- f
+		})
+		if f := <-stored; f.Epoch != epoch {
+			t.Errorf("epoch %d is on the disk, want %d", f.Epoch, epoch)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

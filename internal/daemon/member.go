@@ -113,7 +113,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 		OnDeaf:       func(deaf bool) { m.demoteSiblings("deaf "+dev.name, deaf) },
 		Adopt:        adopt,
 		Term:         d.terms.Get(g.Name),
-		OnEpoch:      d.identity.Epoch,
+		OnEpoch:      func(epoch uint64) { d.identity.Epoch(epoch, func() { m.group.Begin(epoch) }) },
 		Log:          d.log,
 	}
 	d.identity.Machine(&c.Machine)

@@ -95,21 +95,30 @@ func (g *Group) remind(seen []byte, is4 bool) {
 func (g *Group) reminded(r *carp.Received) bool {
 	g.mu.Lock()
 	genuine, raised := g.guard.Reminder(r.Payload)
-	epoch := g.guard.Self().Epoch
+	epoch := g.guard.Wants()
 	g.mu.Unlock()
 	if raised {
-		g.epoch(epoch)
+		g.raised(epoch)
 	}
 	return genuine
 }
 
-// epoch tells of the new one.
-func (g *Group) epoch(epoch uint64) {
-	g.log.Warn("others have seen later adverts of this node than it knows of: its state was lost or set back, and a new epoch begins",
+// raised has a new epoch stored, or begins it where there is nothing to store it.
+func (g *Group) raised(epoch uint64) {
+	g.log.Warn("there are later adverts of this node than it knows of: its state was lost or set back, and a new epoch begins",
 		zap.String("group", g.cfg.Name), zap.Uint64("epoch", epoch))
-	if g.cfg.OnEpoch != nil {
-		g.cfg.OnEpoch(epoch)
+	if g.cfg.OnEpoch == nil {
+		g.Begin(epoch)
+		return
 	}
+	g.cfg.OnEpoch(epoch)
+}
+
+// Begin begins an epoch that is stored now.
+func (g *Group) Begin(epoch uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.guard.Begin(epoch)
 }
 
 // Remind tells how far another node has seen this one come, and Meet how far
@@ -118,10 +127,10 @@ func (g *Group) epoch(epoch uint64) {
 func (g *Group) Remind(m carp.Mark) {
 	g.mu.Lock()
 	raised := g.guard.Remind(m)
-	epoch := g.guard.Self().Epoch
+	epoch := g.guard.Wants()
 	g.mu.Unlock()
 	if raised {
-		g.epoch(epoch)
+		g.raised(epoch)
 	}
 }
 

@@ -78,3 +78,48 @@ func TestAReminderIsNoVRRP(t *testing.T) {
 		a.stop(t)
 	})
 }
+
+// TestANewEpochWaitsUntilItIsStored tells a node that it was set back, by a
+// reminder and by an advert of its own life before. It goes on as it was until the
+// epoch is stored.
+func TestANewEpochWaitsUntilItIsStored(t *testing.T) {
+	before := func() []byte { // of the same node
+		c := epochGuard()
+		c.VHID, c.Node, c.Epoch = 7, 1<<1, witnessed
+		return carp.NewGuard(c).Sign(nil, &carp.Advert{VHID: 7, AdvBase: 1, Counter: 1<<60 | 1<<1}, 1)
+	}
+	for name, tell := range map[string]func(w *witness, s *segment) []byte{
+		"by a reminder": (*witness).hear,
+		"by a twin":     func(*witness, *segment) []byte { return before() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := new(segment)
+				w := newWitness(s)
+				asked := []uint64{}
+				a := start(t, s, 1, carp.Config{AdvBase: 1}, func(c *Config) {
+					c.Guard = epochGuard()
+					c.OnEpoch = func(epoch uint64) { asked = append(asked, epoch) }
+				})
+				time.Sleep(3500 * time.Millisecond)
+				told := tell(w, s)
+				for range 3 {
+					w.say(t, told)
+				}
+				if len(asked) != 1 || asked[0] != witnessed+1 {
+					t.Fatalf("asked for %v, want once for %d", asked, witnessed+1)
+				}
+				time.Sleep(2 * time.Second)
+				if self, _ := a.Marks(); self.Epoch != 1 {
+					t.Errorf("epoch %d is in use and not stored", self.Epoch)
+				}
+				a.Begin(asked[0])
+				time.Sleep(time.Second)
+				if w.hear(s); w.Mark(1<<1).Epoch != witnessed+1 {
+					t.Errorf("the peer believes epoch %d, want %d", w.Mark(1<<1).Epoch, witnessed+1)
+				}
+				a.stop(t)
+			})
+		})
+	}
+}

@@ -74,7 +74,8 @@ type Config struct {
 	Term  uint64
 
 	// OnEpoch is told when somebody has shown us that our epoch was in use
-	// before, and which one we have now. It must not block. May be nil.
+	// before, and which one is to be stored and then to Begin. It must not
+	// block. May be nil.
 	OnEpoch func(epoch uint64)
 
 	// OnSign is told how far we have come before a signed advert leaves, and
@@ -261,8 +262,11 @@ func (g *Group) receive(b []byte) {
 	if why == carp.Accepted {
 		g.mu.Lock()
 		v = g.guard.Judge(g.now(), &r)
-		mark := g.guard.Mark(v.Node)
+		mark, epoch := g.guard.Mark(v.Node), g.guard.Wants()
 		g.mu.Unlock()
+		if v.Raised {
+			g.raised(epoch)
+		}
 		if g.cfg.OnVerdict != nil {
 			g.cfg.OnVerdict(&v, mark)
 		}

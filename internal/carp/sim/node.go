@@ -16,6 +16,7 @@ const (
 	earsDeaf    = 1500 * time.Millisecond
 	socketQueue = 256 // frames that wait for a stopped process
 	catchUp     = 64  // frames looked at before a late tick, as group.Run
+	diskTime    = 5 * time.Millisecond
 )
 
 // says is what a node tells of itself over the sync channel.
@@ -411,8 +412,23 @@ func (n *node) meet(id uint64, m carp.Mark) {
 	if id != n.disk.id {
 		n.guard.Meet(id, m)
 	} else if n.guard.Remind(m) {
-		n.w.line(n.name, "reminded: epoch %d now", n.guard.Self().Epoch)
+		n.raised()
 	}
+}
+
+// raised stores the epoch that the Guard wants, which takes the disk a moment, and
+// lets it begin.
+func (n *node) raised() {
+	process, epoch := n.process, n.guard.Wants()
+	n.w.line(n.name, "reminded: epoch %d next", epoch)
+	n.w.later(n.w.between(0, diskTime), func() {
+		if n.m == nil || n.process != process {
+			return
+		}
+		n.disk.epoch = max(n.disk.epoch, epoch)
+		n.guard.Begin(epoch)
+		n.w.line(n.name, "epoch %d begins", epoch)
+	})
 }
 
 // receive decides whether to believe a frame, as Group.receive does.
@@ -420,13 +436,16 @@ func (n *node) receive(b []byte) {
 	r, why := carp.ParseFrame(b)
 	if why == carp.DropVersion {
 		if _, raised := n.guard.Reminder(payload(b)); raised {
-			n.w.line(n.name, "reminded: epoch %d now", n.guard.Self().Epoch)
+			n.raised()
 		}
 	}
 	if why != carp.Accepted {
 		return
 	}
 	v := n.guard.Judge(n.clock(), &r)
+	if v.Raised {
+		n.raised()
+	}
 	if v.Seen != nil {
 		from := n.source(r.From.Is4())
 		n.w.send(n.i, carp.AppendFrame(nil, carp.MAC{2, 0, 0, 0, 0, byte(n.i)}, from, v.Seen), false)
