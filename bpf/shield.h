@@ -28,7 +28,7 @@ enum proof { UNPROVEN, BY_NOTHING, BY_DIGEST, BY_TRAILER };
 #define COUNTER_TAG    0x7fffULL
 #define COUNTER_WINDOW (1ULL << 56)
 
-#define REMIND_EVERY 1000000000ULL /* ns, between adverts of an epoch that is over */
+#define REMIND_EVERY 1000000000ULL /* ns, between adverts that are older than the last one */
 
 /* Hashes that are not preallocated: a reader keeps what it has found, whole,
  * while user space puts something else in its place.
@@ -185,8 +185,8 @@ static __always_inline __u64 be64(const __u8 *p)
 	return (__u64)bpf_ntohl(*(const __u32 *)p) << 32 | bpf_ntohl(*(const __u32 *)(p + 4));
 }
 
-/* Is the advert, which names its node, one that we have seen, or sent? One of an
- * epoch before passes now and then: its node may have lost its storage, and user
+/* Is the advert, which names its node, one that we have seen, or sent? An older one
+ * than the last passes now and then: its node may have lost its storage, and user
  * space will tell it.
  */
 static __always_inline enum reason seen(const struct known *known, const __u8 *advert, struct bucket *b,
@@ -206,7 +206,7 @@ static __always_inline enum reason seen(const struct known *known, const __u8 *a
 			return R_ADVERT;
 		if (m->own)
 			return R_LOOP;
-		if (epoch < m->epoch && within(&b->old, now, REMIND_EVERY, 0))
+		if ((epoch < m->epoch || counter < m->counter) && within(&b->old, now, REMIND_EVERY, 0))
 			return R_ADVERT;
 		return R_REPLAY;
 	}

@@ -283,8 +283,10 @@ func (g *Guard) judgeSigned(now time.Time, v *Verdict, t Trailer, digest bool) {
 	}
 	last, met := g.marks[t.Node]
 	if met && !m.After(last) {
+		// What is not the last one again may come from a node that was set back, be
+		// it by one start: that has the epoch of the life that it forgot.
 		v.Why, v.Alarm = DropReplay, AlarmReplay
-		if m.Epoch < last.Epoch && now.Sub(g.told) >= time.Second {
+		if m != last && now.Sub(g.told) >= time.Second {
 			g.told = now
 			v.Seen = g.seen(t.Node, last)
 		}

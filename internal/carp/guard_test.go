@@ -185,6 +185,30 @@ func TestMarksSurviveARestart(t *testing.T) {
 	r.want("new", r.b, r.advert(r.a, 1, 0), "10.0.0.2", Accepted, NoAlarm)
 }
 
+// TestANodeThatWasSetBackByOneStart restores the disk as it was before the last
+// start of a node: it begins the epoch once more that others have seen used.
+func TestANodeThatWasSetBackByOneStart(t *testing.T) {
+	r := newRig(t, Enforce)
+	begin := r.n
+	for range 5 {
+		r.want("before", r.b, r.advert(r.a, 1, 0), "10.0.0.2", Accepted, NoAlarm)
+	}
+	last := r.n
+	r.a, r.n = NewGuard(guardConfig(1<<20|0xa0, Enforce, guardSecret)), begin
+	v := r.want("after", r.b, r.advert(r.a, 1, 0), "10.0.0.2", DropReplay, AlarmReplay)
+	if v.Seen == nil {
+		t.Fatal("nobody tells it")
+	}
+	if _, raised := r.a.Reminder(v.Seen); !raised {
+		t.Fatal("it does not see that it was set back")
+	}
+	r.a.Begin(r.a.Wants())
+	r.want("in the new epoch", r.b, r.advert(r.a, 1, 0), "10.0.0.2", Accepted, NoAlarm)
+	if r.n > last {
+		t.Error("the counter has passed what it was: the test shows less than it should")
+	}
+}
+
 // TestANodeThatWasSetBackIsNotLockedOut restores a snapshot of a node, whose
 // epoch and counters others have seen used.
 func TestANodeThatWasSetBackIsNotLockedOut(t *testing.T) {
