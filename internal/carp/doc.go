@@ -8,9 +8,11 @@
 //   - [Key] signs adverts and decides whether to believe one. It also knows
 //     what it has signed lately, so that an echo of it is told from a peer.
 //   - [Machine] is one virtual host on one carpdev. Facts are verbs (Link,
-//     Receive, Tick, Demote, Sent, Peer, Follow, Stop, Adopt); every verb
+//     Receive, Tick, Demote, Sent, Peer, Follow, Stop, Adopt; about pulses and
+//     claims Silent, CutOff, Claim, Acked, Refused, Claimed, Handover); every verb
 //     returns [Effects], a struct whose field order is the order in which the
 //     caller carries them out. [Machine.Deadline] says when to call Tick.
+//   - [Watch] reads the silence of a peer that is asked by pulses.
 //
 // # The states
 //

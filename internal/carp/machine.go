@@ -63,6 +63,14 @@ func (c Config) Validate() error {
 
 // Effects is what the caller must now do, in field order.
 type Effects struct {
+	// Claim asks the master to stop, before anything else is done. What became of
+	// it comes back as Acked or Refused.
+	Claim *Claim
+
+	// Accept says that a claim has changed the dataplane: its role is to be taken
+	// as it is, not set.
+	Accept bool
+
 	// Role goes into the dataplane: it answers for the addresses before they
 	// are claimed, and stops before they are given up. Set on every change of
 	// state and on every renewal of the lease.
@@ -137,6 +145,12 @@ type Machine struct {
 	yield uint64          // the term we made way for; 0: none
 	ears  Ears            // what we hear on the carpdev ourselves
 	split bool            // a master is silent here that lives by the sync channel
+
+	pulses  bool      // the master acknowledges claims
+	bid     *bid      // our claim under way
+	refused time.Time // no claim before that
+	offered time.Time // a peer was asked to claim, until then
+	stay    bool      // handed over by an operator: no preemption
 }
 
 // NewMachine returns a Machine in INIT. It panics on a Config that Validate
@@ -181,6 +195,9 @@ func (m *Machine) Term() uint64 {
 func (m *Machine) Deadline() (time.Time, bool) {
 	switch m.state {
 	case Backup:
+		if m.bid != nil && m.bid.until.Before(m.down) {
+			return m.bid.until, true
+		}
 		return m.down, true
 	case Master:
 		if m.lease.Before(m.next) {
@@ -233,6 +250,12 @@ func (m *Machine) Tick(now time.Time) Effects {
 
 // timeout decides whether a silent master is gone.
 func (m *Machine) timeout(now time.Time) Effects {
+	if b := m.bid; b != nil && !now.Before(b.until) {
+		return m.become(now, Master, b.reason+"; it did not acknowledge the claim")
+	}
+	if now.Before(m.down) {
+		return Effects{}
+	}
 	if until, held := m.held(now); held {
 		m.down = until
 		return Effects{}
@@ -252,9 +275,16 @@ func (m *Machine) timeout(now time.Time) Effects {
 	case m.left:
 		return m.become(now, Master, "master said goodbye")
 	case cutOff:
-		return m.become(now, Master, "master is cut off from the carpdev, by its own word")
+		return m.overtake(now, "master is cut off from the carpdev, by its own word")
 	}
-	return m.become(now, Master, "master timed out")
+	return m.overtake(now, "master timed out")
+}
+
+// overtake takes the role of a master that was not heard in time.
+func (m *Machine) overtake(now time.Time, reason string) Effects {
+	e := m.take(now, reason)
+	m.down = now.Add(claimTime) // if it answers claims; else that is past
+	return e
 }
 
 // Follow tells that another group of the bundle took over here. This one does
@@ -267,11 +297,11 @@ func (m *Machine) Follow(now time.Time) Effects {
 	}
 	me := m.self()
 	late := now.Sub(m.heard) > m.his*3/2
-	slower := m.slow > me.rank() && !now.Before(m.humble)
+	slower := m.slow > me.rank() && !now.Before(m.humble) && !m.stay
 	if _, held := m.held(now); m.state != Backup || held || !late && !slower {
 		return Effects{}
 	}
-	return m.become(now, Master, "following the bundle")
+	return m.take(now, "following the bundle")
 }
 
 // Stop leaves in an orderly way. A master drains and says goodbye; call Tick
@@ -285,8 +315,7 @@ func (m *Machine) Stop(now time.Time) Effects {
 		return e
 	case m.state == Master:
 		e = m.become(now, Drain, "stopping")
-		e.Advert = m.advert()
-		e.Advert.AdvBase, e.Advert.AdvSkew, e.Advert.Demotion = 255, 255, 0
+		e.Advert = m.goodbye()
 		return e
 	case m.state == Backup:
 		return m.become(now, Init, "stopped")
@@ -332,6 +361,7 @@ func (m *Machine) lapse(now time.Time) (Effects, bool) {
 func (m *Machine) become(now time.Time, s State, reason string) Effects {
 	from := m.state
 	m.state, m.since, m.reason = s, now, reason
+	m.bid = nil
 	e := Effects{Role: &Role{State: s}, Reason: reason}
 	switch s {
 	case Backup:
@@ -342,6 +372,7 @@ func (m *Machine) become(now time.Time, s State, reason string) Effects {
 		m.term = m.seen + 1
 		m.seen = m.term
 		m.yield, m.deaf, m.split = 0, false, false
+		m.stay, m.offered = false, time.Time{}
 		m.lease = now.Add(m.leaseTime())
 		m.again = 2
 		m.answered, m.tied, m.equal4 = time.Time{}, time.Time{}, time.Time{}

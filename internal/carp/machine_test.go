@@ -50,6 +50,8 @@ func FuzzMachine(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 5, 0, 255, 6, 0, 1, 1, 0, 10, 5, 0, 100, 6, 1, 0, 7, 0, 0})
 	f.Add([]byte{0, 0, 0, 5, 0, 255, 9, 3, 0, 2, 250, 200, 5, 0, 20, 4, 0, 0, 5, 0, 255, 5, 0, 255})
 	f.Add([]byte{8, 1, 1, 6, 0, 0, 5, 0, 90, 6, 1, 0, 5, 0, 90, 6, 1, 0, 5, 0, 90, 6, 1, 0})
+	f.Add([]byte{0, 0, 0, 11, 1, 5, 2, 200, 1, 14, 0, 5, 18, 0, 0, 6, 0, 1, 15, 9, 3, 5, 0, 10, 5, 0, 10})
+	f.Add([]byte{0, 0, 0, 5, 0, 255, 16, 1, 3, 15, 9, 3, 4, 1, 10, 2, 200, 10, 13, 0, 1, 17, 30, 1, 12, 200, 1})
 	f.Fuzz(func(t *testing.T, facts []byte) {
 		c := Config{VHID: 1, AdvBase: 1, AdvSkew: 50}
 		if len(facts) > 1 {
@@ -58,7 +60,7 @@ func FuzzMachine(f *testing.F) {
 		x := &checker{t: t, m: NewMachine(c), now: BootTime(time.Hour), lease: Lease(c.AdvBase, c.AdvSkew)}
 		for ; len(facts) >= 3; facts = facts[3:] {
 			x.now = x.now.Add(time.Duration(facts[2]) * 20 * time.Millisecond)
-			x.fact(facts[0]%11, facts[1])
+			x.fact(facts[0]%19, facts[1])
 			for i := 0; ; i++ {
 				if at, ok := x.m.Deadline(); !ok || x.now.Before(at) {
 					break
@@ -127,6 +129,26 @@ func (x *checker) fact(what, arg byte) {
 			return
 		}
 		x.do(func(now time.Time) Effects { return m.Demote(now, string('a'+rune(arg&3)), int(arg)-50) })
+	case 11:
+		m.Pulses(arg&1 != 0)
+	case 12:
+		x.do(func(now time.Time) Effects { return m.Silent(now, uint64(arg), "silent") })
+	case 13:
+		x.do(m.CutOff)
+	case 14:
+		x.do(func(now time.Time) Effects { return m.Claim(now, "hung") })
+	case 15:
+		x.do(func(now time.Time) Effects { return m.Claimed(now, uint64(arg)) })
+	case 16:
+		x.do(func(now time.Time) Effects { return m.Handover(now, arg&1 != 0) })
+	case 17, 18:
+		c, _ := m.Claiming()
+		x.do(func(now time.Time) Effects {
+			if what == 17 {
+				return m.Refused(now, c.Term, uint64(arg))
+			}
+			return m.Acked(now, c.Term)
+		})
 	}
 }
 
@@ -146,7 +168,7 @@ func (x *checker) do(verb func(time.Time) Effects) {
 	if stopped && to != Init {
 		t.Errorf("%v after a stop", to)
 	}
-	if from != to && from != Init && e.Role == nil || e.Role != nil && e.Role.State != to {
+	if from != to && from != Init && e.Role == nil && !e.Accept || e.Role != nil && e.Role.State != to {
 		t.Errorf("%v to %v: role %+v", from, to, e.Role)
 	}
 	if to == Master && from != Master {
@@ -169,6 +191,9 @@ func (x *checker) do(verb func(time.Time) Effects) {
 	}
 	if e.Announce && to != Master {
 		t.Errorf("announcement as %v", to)
+	}
+	if e.Claim != nil && (to != Backup || e.Claim.Term <= x.term) {
+		t.Errorf("claim of term %d as %v, after %d", e.Claim.Term, to, x.term)
 	}
 	if a := e.Advert; a != nil {
 		if a.Goodbye() != (to == Drain) || to != Master && to != Drain {

@@ -49,18 +49,32 @@ func (m *Machine) receiveBackup(now time.Time, h *Heard) Effects {
 	case h.Goodbye():
 		return m.become(now, Master, "master said goodbye")
 	case now.Before(m.humble):
-	case m.cfg.Preempt && me.rank() < h.rank():
-		return m.become(now, Master, "preempting a slower master")
+	case m.cfg.Preempt && me.rank() < h.rank() && !m.stay:
+		return m.replace(now, h, "preempting a slower master")
 	case me.Demotion < h.Demotion: // even without preempt: OpenBSD
-		return m.become(now, Master, "master is more demoted")
+		return m.replace(now, h, "master is more demoted")
 	case h.Demotion == 0 && MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew) < Interval(h.AdvBase, h.AdvSkew):
 		// A demotion that it tells is in its advskew, too, and not in its rhythm.
-		return m.become(now, Master, "master will time out")
+		return m.replace(now, h, "master will time out")
 	}
+	m.heed(now, h)
+	return Effects{}
+}
+
+// replace takes the role of a master that lives.
+func (m *Machine) replace(now time.Time, h *Heard, reason string) Effects {
+	e := m.take(now, reason)
+	if m.state == Backup { // until it has stopped it is the master
+		m.heed(now, h)
+	}
+	return e
+}
+
+// heed waits for the next advert of a master.
+func (m *Machine) heed(now time.Time, h *Heard) {
 	m.listen(now)
 	m.follow(h)
 	m.followed = max(m.followed, h.Term)
-	return Effects{}
 }
 
 // ordered reports whether the sender and we compare terms and ids: both have a

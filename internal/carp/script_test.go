@@ -168,6 +168,24 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 		return show(m.Adopt(now, Role{scriptStates[words[2]], scriptTime(t, a["until"])}, a.num(t, "term")))
 	case "peer":
 		return show(m.Peer(now, a["node"], Said{scriptStates[words[2]], a.num(t, "term"), scriptEars[a["ears"]]}))
+	case "pulses":
+		m.Pulses(words[2] == "on")
+		return "-"
+	case "silent":
+		return show(m.Silent(now, a.num(t, "term"), "master is silent"))
+	case "cutoff":
+		return show(m.CutOff(now))
+	case "claim":
+		return show(m.Claim(now, "asked to"))
+	case "acked":
+		return show(m.Acked(now, a.num(t, "term")))
+	case "refused":
+		return show(m.Refused(now, a.num(t, "term"), a.num(t, "theirs")))
+	case "claimed":
+		return show(m.Claimed(now, a.num(t, "term")))
+	case "handover":
+		_, asked := a["asked"]
+		return show(m.Handover(now, asked))
 	case "ears":
 		return show(m.Ears(now, scriptEars[words[2]]))
 	case "status": // no fact: where the machine stands
@@ -195,6 +213,12 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 
 func show(e Effects) string {
 	var parts []string
+	if e.Claim != nil {
+		parts = append(parts, fmt.Sprintf("claim term %d", e.Claim.Term))
+	}
+	if e.Accept {
+		parts = append(parts, "accept")
+	}
 	if e.Role != nil {
 		s := "role " + e.Role.State.String()
 		if !e.Role.Until.IsZero() {

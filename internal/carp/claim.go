@@ -1,0 +1,164 @@
+package carp
+
+import "time"
+
+const (
+	// claimTime is how long a claim is repeated. A peer that has not acknowledged
+	// it by then is silent, whatever else it says.
+	claimTime = 50 * time.Millisecond
+
+	// claimPause is from a claim that was refused to the next.
+	claimPause = 100 * time.Millisecond
+
+	// claimantTime is how long, after the drain, we wait for word of a node that
+	// has claimed our role.
+	claimantTime = 100 * time.Millisecond
+
+	// handoverTime is how long a peer has to claim what we offer.
+	handoverTime = time.Second
+)
+
+// Claim is a mastership that this node asks of the one that has it. The caller
+// repeats it on every path until it is acknowledged or refused, or Claiming says
+// that it is no longer wanted.
+type Claim struct {
+	Term uint64 // that it will have
+}
+
+// bid is our claim while it is under way.
+type bid struct {
+	term   uint64
+	reason string
+	until  time.Time
+}
+
+// Pulses tells whether the master answers pulses: then its dataplane acknowledges
+// claims, and nobody is replaced that has not stopped before.
+func (m *Machine) Pulses(on bool) { m.pulses = on }
+
+// Claiming returns the claim under way, if there is one.
+func (m *Machine) Claiming() (Claim, bool) {
+	if m.bid == nil {
+		return Claim{}, false
+	}
+	return Claim{m.bid.term}, true
+}
+
+// Silent tells that the master of a term, and everything else of its node, is
+// silent: nobody is there who could be asked.
+func (m *Machine) Silent(now time.Time, term uint64, reason string) Effects {
+	if e, lapsed := m.lapse(now); lapsed {
+		return e
+	}
+	if m.state != Backup || term < m.followed || term < m.yield {
+		return Effects{} // somebody has taken its place already
+	}
+	return m.become(now, Master, reason)
+}
+
+// CutOff tells that the master is silent on the carpdev and alive by the sync
+// channel. If it says that it hears nobody there while we do, it is the one that is
+// cut off: its role is claimed. Otherwise nothing happens, see Split.
+func (m *Machine) CutOff(now time.Time) Effects {
+	if e, lapsed := m.lapse(now); lapsed {
+		return e
+	}
+	if m.state != Backup {
+		return Effects{}
+	}
+	if _, split, cutOff := m.witness(now); split || !cutOff {
+		return Effects{}
+	}
+	return m.take(now, "master is cut off from the carpdev, by its own word")
+}
+
+// Claim asks for the role of a master whose dataplane answers: it is hung, or hands
+// over. Where it does not answer nothing happens.
+func (m *Machine) Claim(now time.Time, reason string) Effects {
+	if e, lapsed := m.lapse(now); lapsed {
+		return e
+	}
+	if m.state != Backup || !m.pulses {
+		return Effects{}
+	}
+	return m.take(now, reason)
+}
+
+// take replaces a master that lives: by a claim where it can acknowledge one.
+func (m *Machine) take(now time.Time, reason string) Effects {
+	switch {
+	case !m.pulses:
+		return m.become(now, Master, reason)
+	case m.bid != nil, now.Before(m.refused):
+		return Effects{}
+	}
+	m.bid = &bid{term: m.seen + 1, reason: reason, until: now.Add(claimTime)}
+	return Effects{Claim: &Claim{m.bid.term}}
+}
+
+// Acked tells that the claim of a term was acknowledged: who was master has stopped,
+// and will not be one of that term.
+func (m *Machine) Acked(now time.Time, term uint64) Effects {
+	if m.bid == nil || m.bid.term != term || m.state != Backup {
+		return m.Tick(now)
+	}
+	return m.become(now, Master, m.bid.reason)
+}
+
+// Refused tells that the claim of a term was refused by somebody who knows of a
+// later one.
+func (m *Machine) Refused(now time.Time, term, theirs uint64) Effects {
+	if m.bid != nil && m.bid.term == term {
+		m.seen = max(m.seen, theirs)
+		m.bid, m.refused = nil, now.Add(claimPause)
+	}
+	return m.Tick(now)
+}
+
+// Claimed tells that a peer has claimed a term of our own dataplane. That has
+// stopped answering already, if it was master; here the rest follows.
+func (m *Machine) Claimed(now time.Time, term uint64) Effects {
+	if e, lapsed := m.lapse(now); lapsed {
+		m.seen = max(m.seen, term)
+		return e
+	}
+	if m.bid != nil && m.bid.term <= term {
+		m.bid, m.refused = nil, now.Add(claimPause)
+	}
+	m.seen = max(m.seen, term)
+	switch {
+	case m.state == Master && term > m.term:
+		e := m.become(now, Drain, "claimed by a peer")
+		e.Role, e.Accept = nil, true
+		m.stay = now.Before(m.offered)
+		m.yield, m.down = term, m.drained.Add(claimantTime)
+		return e
+	case m.state == Backup:
+		m.yield = term
+	}
+	return m.Tick(now)
+}
+
+// Handover lets a peer have the role, and does not take it back by itself as long
+// as that peer lives and is not demoted. asked says that the peer will claim it;
+// otherwise it is told by a goodbye.
+func (m *Machine) Handover(now time.Time, asked bool) Effects {
+	if e, lapsed := m.lapse(now); lapsed || m.state != Master {
+		return e
+	}
+	if asked {
+		m.offered = now.Add(handoverTime)
+		return m.Tick(now)
+	}
+	e := m.become(now, Drain, "handing over")
+	e.Advert = m.goodbye()
+	m.stay = true
+	return e
+}
+
+// goodbye returns the advert of a master that leaves.
+func (m *Machine) goodbye() *Advert {
+	a := m.advert()
+	a.AdvBase, a.AdvSkew, a.Demotion = 255, 255, 0
+	return a
+}
