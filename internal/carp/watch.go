@@ -1,0 +1,361 @@
+package carp
+
+import (
+	"fmt"
+	"time"
+)
+
+// Detect is how closely a peer is watched: asked every Interval, and silent after
+// Count asks without an answer. The zero value does not watch.
+type Detect struct {
+	Interval time.Duration
+	Count    int
+}
+
+// The profiles, the closest first.
+var (
+	DetectFast    = Detect{time.Millisecond, 4}
+	DetectDefault = Detect{5 * time.Millisecond, 3}
+	DetectOff     = Detect{}
+)
+
+// limit is the least time between the first of Count unanswered asks and the
+// verdict: the last one has had half an interval, when the next one is not due yet.
+func (d Detect) limit() time.Duration {
+	return time.Duration(d.Count-1)*d.Interval + d.Interval/2
+}
+
+// back is the profile that puts up with more.
+func (d Detect) back() Detect {
+	if d.Interval != 0 && d.Interval < DetectDefault.Interval {
+		return DetectDefault
+	}
+	return DetectOff
+}
+
+const (
+	// hungAfter is how old the last sign of life of a daemon may be: it gives one
+	// every 100 ms.
+	hungAfter = 300 * time.Millisecond
+
+	// hurryTime is for how long evidence of another kind makes us ask as fast as
+	// we can.
+	hurryTime = 100 * time.Millisecond
+
+	// regretTime is how soon after a takeover an answer of the old master shows
+	// that it had been alive; two such errors within regretMemory cost a step.
+	regretTime   = time.Second
+	regretMemory = 10 * time.Minute
+
+	// slowFactor is how many times the slowest usual reflection an ask may take.
+	slowFactor = 3
+)
+
+// Path is a way on which a peer is asked.
+type Path uint8
+
+// The paths to a peer.
+const (
+	PathCarpdev Path = iota // of the group
+	PathSync
+	paths
+)
+
+// String returns the word for it.
+func (p Path) String() string {
+	switch p {
+	case PathCarpdev:
+		return "carpdev"
+	case PathSync:
+		return "sync"
+	}
+	return fmt.Sprintf("Path(%d)", uint8(p))
+}
+
+// Answer is what a peer's dataplane says about a group.
+type Answer struct {
+	State     State
+	Demotion  uint8
+	Age       time.Duration // of its daemon's last sign of life
+	Term      uint64
+	Lease     time.Duration // what is left of it
+	Challenge uint32        // to be shown by a claim
+}
+
+// Silence is what the answers of a peer, and their absence, mean.
+type Silence uint8
+
+// What they can mean.
+const (
+	Unwatched Silence = iota // no pulses: the timers of CARP alone
+	Lives                    // it answers on the carpdev
+	Doubt                    // silent on the carpdev; the sync device will tell
+	Hung                     // its dataplane answers, its daemon is gone or hangs
+	CutOff                   // silent on the carpdev, alive on the sync device
+	Gone                     // silent on both
+)
+
+// String returns words for it.
+func (s Silence) String() string {
+	switch s {
+	case Unwatched:
+		return "unwatched"
+	case Lives:
+		return "lives"
+	case Doubt:
+		return "in doubt"
+	case Hung:
+		return "hung"
+	case CutOff:
+		return "cut off"
+	case Gone:
+		return "gone"
+	}
+	return fmt.Sprintf("Silence(%d)", uint8(s))
+}
+
+// Finding is the verdict of a Watch, and what it rests on.
+type Finding struct {
+	Silence
+	Master  bool          // the peer last answered that it is MASTER
+	Deaf    bool          // alive on the carpdev, silent on the sync device
+	Heard   time.Time     // the last answer on any path
+	Limit   time.Duration // that was applied
+	Missed  int           // asks without an answer, on the carpdev
+	Carrier bool          // the sync device has lost its carrier
+}
+
+// Watch reads the silence of one peer about one group. It is as pure as Machine:
+// facts come in with their time, Judge says what they mean.
+//
+//	carpdev  sync              verdict
+//	-------+-----------------+--------
+//	answers answers           Lives; Hung if the daemon gave no sign of life
+//	answers silent            Lives, and Deaf: an alarm, no transition
+//	silent  silent            Gone
+//	silent  carrier lost      Gone, and asked faster from then on
+//	silent  answers           CutOff: somebody has to find out who of the two
+//	never   any               Unwatched
+//	silent  never             Unwatched: nobody can tell a dead peer from a cut LAN
+//
+// An ask accuses only if it was sent, and if nobody was late: see Late.
+type Watch struct {
+	config Detect
+	now    Detect // after what was learnt
+	wrong  []time.Time
+	path   [paths]watchPath
+
+	last     Answer
+	lastAt   time.Time
+	tookOver time.Time // by silence; zero if it is settled who was right
+	hurry    time.Time // until then
+}
+
+// NewWatch returns a Watch that has heard nothing yet.
+func NewWatch(d Detect) *Watch { return &Watch{config: d, now: d} }
+
+// Detect returns the profile that holds now.
+func (w *Watch) Detect() Detect { return w.now }
+
+// Configured returns the one that NewWatch was given.
+func (w *Watch) Configured() Detect { return w.config }
+
+// Last returns the newest answer about the group, and when it came.
+func (w *Watch) Last() (Answer, time.Time) { return w.last, w.lastAt }
+
+// Asked tells that the peer was asked on a path, whatever about. sent is false if
+// the ask did not leave: that accuses nobody.
+func (w *Watch) Asked(p Path, now time.Time, sent bool) {
+	if sent && !w.path[p].down {
+		w.path[p].asked(now)
+	}
+}
+
+// Answered tells of a genuine answer: which ask it was to, by the time of that, and
+// when it came. a is nil if it was about another group of the same devices.
+func (w *Watch) Answered(p Path, asked, at time.Time, a *Answer) {
+	if a != nil && at.After(w.lastAt) {
+		w.last, w.lastAt = *a, at
+	}
+	if !w.path[p].answered(asked, at) {
+		return
+	}
+	if !w.tookOver.IsZero() && at.After(w.tookOver) {
+		if at.Sub(w.tookOver) < regretTime {
+			w.regret(at)
+		}
+		w.tookOver = time.Time{}
+	}
+}
+
+// Late tells that this node overslept: answers may wait in a queue, and none of the
+// asks that are out accuses anybody.
+func (w *Watch) Late() {
+	for i := range w.path {
+		w.path[i].n = 0
+	}
+}
+
+// Carrier tells whether the device of a path can carry frames. A sync device that
+// loses its carrier is silent, and a reason to look at the carpdev at once.
+func (w *Watch) Carrier(p Path, now time.Time, up bool) {
+	q := &w.path[p]
+	if q.down == !up {
+		return
+	}
+	q.down, q.n = !up, 0
+	if p == PathSync && !up {
+		w.Hurry(now)
+	}
+}
+
+// Hurry makes the Watch ask as fast as it can for a moment: other evidence says that
+// something has happened.
+func (w *Watch) Hurry(now time.Time) {
+	if w.now != DetectOff {
+		w.hurry = now.Add(hurryTime)
+	}
+}
+
+// Pace returns how often to ask now; 0: not at all.
+func (w *Watch) Pace(now time.Time) time.Duration {
+	if now.Before(w.hurry) {
+		return DetectFast.Interval
+	}
+	return w.now.Interval
+}
+
+// TookOver tells that this node took over because of what the Watch said.
+func (w *Watch) TookOver(now time.Time) { w.tookOver = now }
+
+// regret notes a takeover from a peer that lived. The second one means that the
+// profile is too close for this network or these machines.
+func (w *Watch) regret(now time.Time) {
+	if len(w.wrong) > 0 && now.Sub(w.wrong[len(w.wrong)-1]) > regretMemory {
+		w.wrong = w.wrong[:0]
+	}
+	w.wrong = append(w.wrong, now)
+	if len(w.wrong)%2 == 0 {
+		w.now = w.now.back()
+	}
+}
+
+// Regrets returns how many takeovers there were lately from a peer that lived.
+func (w *Watch) Regrets() int { return len(w.wrong) }
+
+// forgive goes back to the configured profile after a long time without an error.
+func (w *Watch) forgive(now time.Time) {
+	if n := len(w.wrong); n > 0 && now.Sub(w.wrong[n-1]) > regretMemory {
+		w.wrong, w.now = nil, w.config
+	}
+}
+
+// detect is the profile for the moment, for a path.
+func (w *Watch) detect(now time.Time) Detect {
+	if now.Before(w.hurry) && w.now.Interval > DetectFast.Interval {
+		return DetectFast
+	}
+	return w.now
+}
+
+// Limit returns how long asks on a path may stay unanswered now: what the profile
+// says, or longer where reflection is slow.
+func (w *Watch) Limit(p Path, now time.Time) time.Duration {
+	return max(w.detect(now).limit(), slowFactor*w.path[p].rtt.slowest())
+}
+
+// silent reports whether the peer is silent on a path: enough asks are out, for long
+// enough.
+func (w *Watch) silent(p Path, now time.Time) bool {
+	q := &w.path[p]
+	return q.n >= w.detect(now).Count && now.Sub(q.asks[0]) >= w.Limit(p, now)
+}
+
+// Judge says what the answers mean. The caller has told of all answers that have
+// come.
+func (w *Watch) Judge(now time.Time) Finding {
+	w.forgive(now)
+	here, there := &w.path[PathCarpdev], &w.path[PathSync]
+	f := Finding{
+		Master: w.last.State == Master, Heard: here.heard, Limit: w.Limit(PathCarpdev, now),
+		Missed: here.n, Carrier: there.down,
+	}
+	if there.heard.After(f.Heard) {
+		f.Heard = there.heard
+	}
+	if w.config == DetectOff || here.heard.IsZero() {
+		return f
+	}
+	silentThere := there.down || w.silent(PathSync, now)
+	switch {
+	case !w.silent(PathCarpdev, now):
+		f.Silence = Lives
+		f.Deaf = silentThere && !there.heard.IsZero()
+		if f.Master && w.last.Age > hungAfter {
+			f.Silence = Hung
+		}
+	case w.now == DetectOff: // after too many errors
+	case there.heard.IsZero() && !there.down:
+	case silentThere:
+		f.Silence = Gone
+	case now.Sub(there.heard) <= w.Limit(PathSync, now):
+		f.Silence = CutOff
+	default:
+		f.Silence = Doubt
+	}
+	return f
+}
+
+// Wait returns when Judge may say something new although nothing is heard: when the
+// asks that are out have been so for long enough.
+func (w *Watch) Wait(now time.Time) (at time.Time, ok bool) {
+	for p := range paths {
+		q := &w.path[p]
+		if q.n < w.detect(now).Count {
+			continue
+		}
+		t := q.asks[0].Add(w.Limit(p, now))
+		if t.After(now) && (!ok || t.Before(at)) {
+			at, ok = t, true
+		}
+	}
+	return at, ok
+}
+
+// Slowest returns the slowest usual reflection on a path.
+func (w *Watch) Slowest(p Path) time.Duration { return w.path[p].rtt.slowest() }
+
+// asksMax is how many unanswered asks are remembered one by one.
+const asksMax = 16
+
+// watchPath is what is known of one path.
+type watchPath struct {
+	down  bool // no carrier
+	asks  [asksMax]time.Time
+	n     int       // of asks, unanswered
+	seen  time.Time // the newest ask that was answered
+	heard time.Time // when
+	rtt   reflections
+}
+
+func (q *watchPath) asked(now time.Time) {
+	if q.n < asksMax {
+		q.asks[q.n] = now
+		q.n++
+	}
+}
+
+// answered reports whether the answer is news.
+func (q *watchPath) answered(asked, at time.Time) bool {
+	if !asked.After(q.seen) {
+		return false
+	}
+	q.seen, q.heard = asked, at
+	q.rtt.add(at.Sub(asked))
+	done := 0
+	for done < q.n && !q.asks[done].After(asked) {
+		done++
+	}
+	q.n = copy(q.asks[:], q.asks[done:q.n])
+	return true
+}
