@@ -24,21 +24,24 @@ enum action {
 	DROP,
 	ANSWER,	   /* the frame has become the answer: send it back */
 	ANSWER_ND, /* finding says what the answer is */
+	ADVERT,	   /* finding says where it lies */
 };
 
 /* What the gate found out about a frame. */
 struct finding {
+	void *ctx;
 	__u32 vhid;
 	enum reason why;
 	int answer_here; /* by the program that asks, not by one behind it */
-	enum shielding shielding;
-	int solicited; /* the asker has an address */
+	int judged;	 /* adverts, by a program before this one */
+	int solicited;	 /* the asker has an address */
 	int router;
 	__u8 asker[6];
 	__u8 link[6]; /* where the answer comes from */
 	__u8 told[6]; /* and what it says */
 	struct in6_addr to;
 	struct in6_addr target;
+	struct payload advert;
 };
 
 static __always_inline int say(struct finding *f, __u32 vhid, enum reason why, int action)
@@ -249,19 +252,20 @@ static __always_inline int for_us(struct ethhdr *eth)
 	return eth->h_dest[0] & 1 || (p && (same_mac(eth->h_dest, p->mac) || vmac_vhid(eth->h_dest)));
 }
 
-static __always_inline int gate_advert(void *at, void *end, __s32 n, __s32 have, __u8 ttl, int fragment,
-				       struct ethhdr *eth, const struct in6_addr *from, struct finding *f)
+static __always_inline int gate_advert(void *end, struct ethhdr *eth, enum shielding shielding,
+				       struct finding *f)
 {
 	__u32 vhid;
-	enum reason why = advert(at, end, n, have, ttl, fragment, &vhid);
+	enum reason why = advert(&f->advert, end, &vhid);
 
-	why = shield(f->shielding, why, at, end, n, ttl, eth, from, vhid);
+	if (!f->judged && note(f->ctx, why, &f->advert, eth))
+		why = shielding == VERIFY ? weigh_proof(vhid) : weigh_number(vhid);
 	return say(f, vhid, why, certainly_false(why) ? DROP : PASS);
 }
 
 static __always_inline int gate_ipv4(struct cursor *c, struct ethhdr *eth, __u32 len, struct finding *f)
 {
-	struct in6_addr from = {};
+	struct payload *p = &f->advert;
 	struct iphdr *ip;
 	__u32 hlen;
 	__u16 frag;
@@ -276,15 +280,21 @@ static __always_inline int gate_ipv4(struct cursor *c, struct ethhdr *eth, __u32
 	hlen = ip->ihl * 4;
 	if (hlen < sizeof(*ip))
 		return say(f, 0, R_RUNT, PASS);
-	from.in6_u.u6_addr32[2] = bpf_htonl(0xffff);
-	from.in6_u.u6_addr32[3] = ip->saddr;
-	return gate_advert((void *)ip + hlen, c->end, (__s32)bpf_ntohs(ip->tot_len) - (__s32)hlen,
-			   (__s32)(len - sizeof(*eth) - hlen), ip->ttl, frag & IP_MF, eth, &from, f);
+	p->at = (void *)ip + hlen;
+	p->off = sizeof(*eth) + hlen;
+	p->len = (__s32)bpf_ntohs(ip->tot_len) - (__s32)hlen;
+	p->have = len - sizeof(*eth) - hlen;
+	p->ttl = ip->ttl;
+	p->fragment = frag & IP_MF;
+	p->from.in6_u.u6_addr32[0] = p->from.in6_u.u6_addr32[1] = 0;
+	p->from.in6_u.u6_addr32[2] = bpf_htonl(0xffff);
+	p->from.in6_u.u6_addr32[3] = ip->saddr;
+	return ADVERT;
 }
 
 static __always_inline int gate_ipv6(struct cursor *c, struct ethhdr *eth, __u32 len, struct finding *f)
 {
-	struct in6_addr from;
+	struct payload *p = &f->advert;
 	struct ipv6hdr *ip;
 	int proto = parse_ipv6(c, &ip);
 
@@ -294,9 +304,14 @@ static __always_inline int gate_ipv6(struct cursor *c, struct ethhdr *eth, __u32
 		return NEXT;
 	if (!for_us(eth))
 		return NEXT;
-	from = ip->saddr;
-	return gate_advert(c->at, c->end, bpf_ntohs(ip->payload_len),
-			   (__s32)(len - sizeof(*eth) - sizeof(*ip)), ip->hop_limit, 0, eth, &from, f);
+	p->at = c->at;
+	p->off = sizeof(*eth) + sizeof(*ip);
+	p->len = bpf_ntohs(ip->payload_len);
+	p->have = len - sizeof(*eth) - sizeof(*ip);
+	p->ttl = ip->hop_limit;
+	p->fragment = 0;
+	p->from = ip->saddr;
+	return ADVERT;
 }
 
 /* Frames for a virtual MAC become frames for the device, or nothing. Of those that
@@ -333,7 +348,7 @@ static __always_inline int gate_vmac(struct ethhdr *eth, void *end, int proto, s
 }
 
 /* len: of the whole frame, which may be more than lies between data and end. */
-static __always_inline int gate(void *data, void *end, __u32 len, struct finding *f)
+static __always_inline int gate(void *data, void *end, __u32 len, enum shielding shielding, struct finding *f)
 {
 	struct cursor c = {data, end};
 	struct ethhdr *eth;
@@ -355,7 +370,13 @@ static __always_inline int gate(void *data, void *end, __u32 len, struct finding
 	case ETH_P_8021AD:
 		return say(f, 0, R_VLAN, PASS); /* another segment, with vhids of its own */
 	}
-	return action == NEXT ? gate_vmac(eth, end, bpf_ntohs(eth->h_proto), f) : action;
+	switch (action) {
+	case NEXT:
+		return gate_vmac(eth, end, bpf_ntohs(eth->h_proto), f);
+	case ADVERT:
+		return gate_advert(end, eth, shielding, f);
+	}
+	return action;
 }
 
 #endif

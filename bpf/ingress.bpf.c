@@ -13,6 +13,7 @@
 #include "share.h"
 #include "advert.h"
 #include "digest.h"
+#define load_bytes bpf_skb_load_bytes
 #include "shield.h"
 #include "gate.h"
 
@@ -29,7 +30,7 @@
 static __always_inline int ingress(struct __sk_buff *skb, enum shielding shielding)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct finding f = {.answer_here = 1};
+	struct finding f = {.ctx = skb, .answer_here = 1};
 	struct port *p = this_port();
 	struct ethhdr *eth;
 	int action, quiet = p && p->flags & PORT_XDP; /* XDP has judged and counted it */
@@ -44,8 +45,8 @@ static __always_inline int ingress(struct __sk_buff *skb, enum shielding shieldi
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
 	}
-	f.shielding = quiet ? NO_SHIELD : shielding;
-	action = gate(data, end, skb->len, &f);
+	f.judged = quiet;
+	action = gate(data, end, skb->len, shielding, &f);
 	switch (action) {
 	case ANSWER_ND:
 		if (bpf_skb_change_tail(skb, NA_LEN, 0) ||

@@ -9,11 +9,7 @@
 #define SHIELD_H
 
 /* What a program can do about adverts. */
-enum shielding {
-	NO_SHIELD, /* somebody before us has */
-	LIMIT,
-	VERIFY,
-};
+enum shielding { LIMIT, VERIFY };
 
 enum trailer { NO_TRAILER, TRAILER_BAD, TRAILER_GOOD };
 
@@ -285,6 +281,19 @@ __noinline int judge(__u32 vhid, __u32 by)
 	return within(due, now, k->every, k->burst) ? R_ADVERT : R_RATELIMIT;
 }
 
+/* The header's checksum covers 36 bytes (the BSDs) or the whole payload (ucarp
+ * sums what it sends): either is right. A payload that did not fit into the scratch
+ * is left to user space.
+ */
+static __always_inline int advert_sum(const struct scratch *s)
+{
+	__u64 sum = sum_words(s->sample.data, HEADER_LEN / 4);
+
+	if (!fold(sum) || s->sample.len > sizeof(s->sample.data))
+		return 0;
+	return fold(sum + sum_words(s->sample.data + HEADER_LEN, TRAILER_LEN / 4)) ? -1 : 0;
+}
+
 /* Shows user space the advert in the scratch, once a second. */
 __noinline int take_sample(__u32 vhid, __u32 why)
 {
@@ -306,63 +315,74 @@ __noinline int take_sample(__u32 vhid, __u32 why)
 	return bpf_ringbuf_output(&samples, &s->sample, sizeof(s->sample), 0);
 }
 
-/* Copies what is looked at out of the packet. */
-static __always_inline int note(struct scratch *s, void *at, void *end, __s32 n, __u8 ttl, struct ethhdr *eth,
-				const struct in6_addr *from)
-{
-	struct sample *p = &s->sample;
-
-	p->len = n;
-	p->ttl = ttl;
-	p->from = *from;
-	set_mac(p->mac, eth->h_source);
-	if (n >= HEADER_LEN + TRAILER_LEN && at + HEADER_LEN + TRAILER_LEN <= end)
-		p->have = HEADER_LEN + TRAILER_LEN;
-	else if (n >= HEADER_LEN && at + HEADER_LEN <= end)
-		p->have = HEADER_LEN;
-	else if (at + 8 <= end)
-		p->have = 8;
-	else
-		return -1;
-	__builtin_memset(p->data, 0, sizeof(p->data));
-	if (p->have == HEADER_LEN + TRAILER_LEN && at + HEADER_LEN + TRAILER_LEN <= end)
-		__builtin_memcpy(p->data, at, HEADER_LEN + TRAILER_LEN);
-	else if (p->have == HEADER_LEN && at + HEADER_LEN <= end)
-		__builtin_memcpy(p->data, at, HEADER_LEN);
-	else if (at + 8 <= end)
-		__builtin_memcpy(p->data, at, 8);
-	return 0;
-}
-
-/* The last word on an advert of which form says why. */
-static __always_inline enum reason shield(enum shielding shielding, enum reason why, void *at, void *end,
-					  __s32 n, __u8 ttl, struct ethhdr *eth, const struct in6_addr *from,
-					  __u32 vhid)
+/* Puts an advert, of which form says why, into the scratch, which weigh gives
+ * back; 0 if there is nothing to judge.
+ */
+static __always_inline struct scratch *note(void *ctx, enum reason why, const struct payload *p,
+					    struct ethhdr *eth)
 {
 	struct scratch *s;
+	__u32 n = p->len < p->have ? p->len : p->have;
 
-	if (shielding == NO_SHIELD || why == R_ADVERT_VHID || why == R_RUNT)
-		return why;
+	if (why == R_ADVERT_VHID || why == R_RUNT)
+		return 0;
 	s = this_scratch();
 	if (!s || s->busy)
-		return why;
+		return 0;
+	s->sample.why = why;
+	s->sample.len = p->len;
+	s->sample.ttl = p->ttl;
+	s->sample.from = p->from;
+	set_mac(s->sample.mac, eth->h_source);
+	if ((__s32)n < ADVERT_LEAST)
+		n = ADVERT_LEAST;
+	if (n > sizeof(s->sample.data))
+		n = sizeof(s->sample.data);
+	s->sample.have = n;
+	__builtin_memset(s->sample.data, 0, sizeof(s->sample.data));
+	if (load_bytes(ctx, p->off, s->sample.data, n))
+		return 0;
 	s->busy = 1;
-	if (!note(s, at, end, n, ttl, eth, from)) {
-		enum reason seen = why; /* what is sampled */
+	return s;
+}
 
-		if (why == R_ADVERT) {
-			why = seen = judge(vhid, shielding == VERIFY ? proof(vhid) : UNPROVEN);
-		} else if (why == R_ADVERT_VERSION) {
-			/* VRRP has its number in the same place. */
-			vhid = s->sample.data[1];
-			if (judge(vhid, UNPROVEN) == R_RATELIMIT)
-				why = R_RATELIMIT;
-		}
-		if (seen != R_ADVERT)
-			take_sample(vhid, seen);
+/* The last word on the advert in the scratch. What led here is read out of memory,
+ * where all of it looks the same to the verifier, and the two below are functions:
+ * it walks through this but once.
+ */
+static __always_inline int weigh(__u32 vhid, enum shielding shielding)
+{
+	struct scratch *s = this_scratch();
+	enum reason why, seen; /* seen: what is sampled */
+
+	if (!s)
+		return R_ADVERT;
+	why = s->sample.why;
+	if (why == R_ADVERT && advert_sum(s))
+		why = R_BADSUM;
+	seen = why;
+	if (why == R_ADVERT) {
+		why = seen = judge(vhid, shielding == VERIFY ? proof(vhid) : UNPROVEN);
+	} else if (why == R_ADVERT_VERSION) {
+		/* VRRP has its number in the same place. */
+		vhid = s->sample.data[1];
+		if (judge(vhid, UNPROVEN) == R_RATELIMIT)
+			why = R_RATELIMIT;
 	}
+	if (seen != R_ADVERT)
+		take_sample(vhid, seen);
 	s->busy = 0;
 	return why;
+}
+
+__noinline int weigh_proof(__u32 vhid)
+{
+	return weigh(vhid, VERIFY);
+}
+
+__noinline int weigh_number(__u32 vhid)
+{
+	return weigh(vhid, LIMIT);
 }
 
 #endif

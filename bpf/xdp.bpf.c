@@ -11,18 +11,19 @@
 #include "share.h"
 #include "advert.h"
 #include "digest.h"
+#define load_bytes bpf_xdp_load_bytes
 #include "shield.h"
 #include "gate.h"
 
 static __always_inline int ingress(struct xdp_md *ctx, enum shielding shielding)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct finding f = {.shielding = shielding};
+	struct finding f = {.ctx = ctx};
 	struct port *p = this_port();
 	__u32 len = end - data;
 
 	f.answer_here = !p || !(p->flags & PORT_ANSWER_TC);
-	switch (gate(data, end, len, &f)) {
+	switch (gate(data, end, len, shielding, &f)) {
 	case ANSWER:
 		return verdict(f.vhid, f.why, XDP_TX);
 	case ANSWER_ND:

@@ -277,7 +277,7 @@ func TestSamples(t *testing.T) {
 	}{
 		{"badauth", own4, forged[34:], 36},
 		{"advert_version", own6, vrrp[54:], 36},
-		{"badlen", own4, advertHeader(testVHID)[:8], 20},
+		{"badlen", own4, advertHeader(testVHID)[:20], 20},
 	} {
 		got, err := s.Read()
 		if err != nil {
