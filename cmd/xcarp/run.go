@@ -12,6 +12,7 @@ import (
 
 	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/daemon"
+	"github.com/xcarp/xcarp/internal/journal"
 )
 
 const defaultConfig = "/etc/xcarp/xcarp.yaml"
@@ -43,6 +44,12 @@ may come from xcarp ifconfig and xcarp sysctl.`,
 			if err != nil {
 				return err
 			}
+			events, err := journal.Open(o.paths.State)
+			if err != nil { // history is no reason not to route
+				log.Warn("the journal begins anew", zap.Error(err))
+				events = journal.New(o.paths.State)
+			}
+			log = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core { return zapcore.NewTee(c, events.Core()) }))
 			defer func() { _ = log.Sync() }() // stderr cannot always be synced
 			for _, w := range cfg.Warnings {
 				log.Warn("config", zap.String("problem", w.Error()))
@@ -54,6 +61,7 @@ may come from xcarp ifconfig and xcarp sysctl.`,
 			if err != nil {
 				return err
 			}
+			d.Journal = events
 			d.SetLevel = func(s string) {
 				if l, err := zapcore.ParseLevel(s); err == nil {
 					level.SetLevel(l)

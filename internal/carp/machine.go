@@ -171,6 +171,9 @@ func (m *Machine) State() State { return m.state }
 // Since returns when and why that state was entered.
 func (m *Machine) Since() (time.Time, string) { return m.since, m.reason }
 
+// Heard returns when a backup last heard its master, or began to listen for one.
+func (m *Machine) Heard() time.Time { return m.heard }
+
 // Stopped reports whether Stop is complete: nothing will come any more.
 func (m *Machine) Stopped() bool { return m.stopped && m.state == Init }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/xcarp/xcarp/internal/carp/group"
 	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/ct"
+	"github.com/xcarp/xcarp/internal/journal"
 	"github.com/xcarp/xcarp/internal/sync"
 )
 
@@ -41,6 +42,9 @@ type Daemon struct {
 
 	// SetLevel changes how much is logged; nil: it cannot be changed.
 	SetLevel func(level string)
+
+	// Journal is where log writes to as well; nil: there is none.
+	Journal *journal.Journal
 
 	change  stdsync.Mutex                 // one change of the configuration at a time
 	now     atomic.Pointer[config.Config] // the running one: groups, bundles, lines
@@ -144,7 +148,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines, d.operator.Handle); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines, d.operator.Handle, d.serveEvents); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -265,6 +269,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return nil
 	})
 
+	if d.Journal != nil {
+		run(d.Journal.Run)
+	}
 	run(d.terms.Run)
 	run(d.identity.Run)
 	run(d.keeper.Run)

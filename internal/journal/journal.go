@@ -63,6 +63,11 @@ type Journal struct {
 // at the end.
 func Path(stateDir string) string { return filepath.Join(stateDir, "events.jsonl") }
 
+// New returns a Journal that does not know of anything earlier.
+func New(stateDir string) *Journal {
+	return &Journal{dir: stateDir, next: 1, written: 1, more: make(chan struct{})}
+}
+
 // Open reads what an earlier process wrote. A line that cannot be read is skipped: a
 // journal is no reason for a router not to start.
 func Open(stateDir string) (*Journal, error) {
@@ -70,7 +75,7 @@ func Open(stateDir string) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{dir: stateDir, next: 1, more: make(chan struct{})}
+	j := New(stateDir)
 	if n := len(events); n > 0 {
 		j.next = events[n-1].Seq + 1
 		j.ring = append(j.ring, events[max(0, n-Room):]...)

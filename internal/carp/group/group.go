@@ -97,7 +97,24 @@ type Transition struct {
 	At       time.Time // on the boot clock
 	Term     uint64
 	Adopted  bool // To is what the dataplane had already: nothing changed for anybody else
+
+	Evidence Evidence // what was known when it was decided
+	Steps    Steps    // when what followed was done
 }
+
+// Evidence is what a backup knew of its master when it decided.
+type Evidence struct {
+	Heard   time.Duration // since the last believed advert, or since it began to listen
+	Limit   time.Duration // after how long a silent master counts as gone
+	Late    time.Duration // how late we were ourselves
+	Gap     time.Duration // the median of the gaps between the adverts before
+	Longest time.Duration // the longest of them
+	Gaps    int           // how many there were; 0: Gap and Longest say nothing
+}
+
+// Steps are the times since the decision at which its effects were done. Zero: there
+// was no such effect.
+type Steps struct{ Map, Advert, Announced time.Duration }
 
 // Group is one vhid on one carpdev.
 type Group struct {
@@ -124,6 +141,7 @@ type Group struct {
 	alarmed [carp.Alarms]time.Time // when each was last complained about
 
 	families families
+	gaps     gaps
 }
 
 // New returns a Group. It does nothing until Run.
@@ -299,8 +317,14 @@ func (g *Group) step(verb func(*carp.Machine, time.Time) carp.Effects) {
 	g.mu.Lock()
 	now := g.now()
 	t := Transition{Name: g.cfg.Name, VHID: g.cfg.Machine.VHID, From: g.machine.State(), At: now}
+	if t.From == carp.Backup {
+		t.Evidence = g.evidence(now)
+	}
 	e := verb(g.machine, now)
 	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
+	if t.To != t.From {
+		g.gaps.begin()
+	}
 	t.Adopted = t.To != t.From && e.Role == nil
 	deaf, split := g.machine.Deaf(), g.machine.Split()
 	g.mu.Unlock()
@@ -331,24 +355,27 @@ func (g *Group) carryOut(t Transition, e carp.Effects) {
 			g.log.Error("set role", zap.String("group", t.Name), zap.Uint8("vhid", t.VHID),
 				zap.Stringer("role", e.Role.State), zap.Error(err))
 		}
+		t.Steps.Map = g.now().Sub(t.At)
 	}
 	if e.Advert != nil {
 		at = g.now()
 		if err == nil || e.Advert.Goodbye() {
 			err = g.advertise(e.Advert)
+			t.Steps.Advert = g.now().Sub(t.At)
 		}
 	}
 	if e.Announce && err == nil {
 		g.announce()
+		t.Steps.Announced = g.now().Sub(t.At)
 	}
 	if t.From != t.To {
 		what := "state"
 		if t.Adopted {
 			what = "adopted"
 		}
-		g.log.Info(what, zap.String("group", t.Name), zap.String("carpdev", g.cfg.Carpdev),
+		g.log.Info(what, append([]zap.Field{zap.String("group", t.Name), zap.String("carpdev", g.cfg.Carpdev),
 			zap.Uint8("vhid", t.VHID), zap.Stringer("from", t.From), zap.Stringer("to", t.To),
-			zap.String("reason", t.Reason), zap.Uint64("term", t.Term))
+			zap.String("reason", t.Reason), zap.Uint64("term", t.Term)}, t.fields()...)...)
 		if g.cfg.OnRole != nil {
 			g.cfg.OnRole(t)
 		}

@@ -107,6 +107,7 @@ func (g *Group) received(r *carp.Verdict) {
 	g.count.received[r.Why]++
 	if r.Why == carp.Accepted {
 		g.saw(&r.Heard, now)
+		g.gaps.heard(&r.Heard, now)
 	}
 	g.mu.Unlock()
 	if r.Why == carp.Accepted {

@@ -1,0 +1,70 @@
+package group
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// gapsKept is how many gaps between adverts of a master are remembered.
+const gapsKept = 32
+
+// gaps are the last times between two believed adverts.
+type gaps struct {
+	last time.Time
+	all  [gapsKept]time.Duration
+	n    int // how many there ever were
+}
+
+// heard notes an advert. What comes within a quarter of the interval is the other
+// family of the same one.
+func (g *gaps) heard(h *carp.Heard, now time.Time) {
+	gap := now.Sub(g.last)
+	if !g.last.IsZero() && gap < carp.Interval(h.AdvBase, h.AdvSkew)/4 {
+		return
+	}
+	if !g.last.IsZero() {
+		g.all[g.n%gapsKept] = gap
+		g.n++
+	}
+	g.last = now
+}
+
+// begin forgets them: what is heard from now on is another master's.
+func (g *gaps) begin() { *g = gaps{} }
+
+// evidence is what is known now; under mu.
+func (g *Group) evidence(now time.Time) Evidence {
+	heard := g.machine.Heard()
+	down, _ := g.machine.Deadline()
+	e := Evidence{Heard: now.Sub(heard), Limit: down.Sub(heard), Late: max(0, now.Sub(down)), Gaps: min(g.gaps.n, gapsKept)}
+	if e.Gaps > 0 {
+		all := slices.Sorted(slices.Values(g.gaps.all[:e.Gaps]))
+		e.Gap, e.Longest = all[e.Gaps/2], all[e.Gaps-1]
+	}
+	return e
+}
+
+// fields are what the log says of why and how fast.
+func (t *Transition) fields() []zap.Field {
+	var f []zap.Field
+	if t.From == carp.Backup && t.To == carp.Master {
+		e := &t.Evidence
+		f = append(f, zap.Duration("heard_before", e.Heard), zap.Duration("limit", e.Limit), zap.Duration("late", e.Late))
+		if e.Gaps > 0 {
+			f = append(f, zap.Int("gaps", e.Gaps), zap.Duration("gap_median", e.Gap), zap.Duration("gap_longest", e.Longest))
+		}
+	}
+	for _, s := range []struct {
+		name string
+		at   time.Duration
+	}{{"map", t.Steps.Map}, {"advert", t.Steps.Advert}, {"announced", t.Steps.Announced}} {
+		if s.at > 0 {
+			f = append(f, zap.Duration(s.name, s.at))
+		}
+	}
+	return f
+}
