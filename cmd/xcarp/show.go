@@ -66,6 +66,9 @@ func show(ctx context.Context, w io.Writer, o *options, want []string, asJSON bo
 func render(s *daemon.Status, now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node %s   xcarp %s   up %s   config %s\n", s.Node, s.Version, round(time.Duration(s.Uptime*float64(time.Second))), s.Hash)
+	if s.StaleWhy != nil {
+		fmt.Fprintf(&b, "config STALE for %s: %s\n", round(now.Sub(s.StaleWhy.Since)), stale(s))
+	}
 	for _, g := range s.Groups {
 		fmt.Fprintf(&b, "\n%s: %s for %s (%s)\n", g.Name, g.State, round(now.Sub(g.Since)), g.Reason)
 		fmt.Fprintf(&b, "  vhid %d on %s, vMAC %s, mode %s, XDP %s, ARP/ND answered by %s\n", g.VHID, g.Carpdev, g.VMAC, g.Mode, g.XDPMode, g.Answer)
@@ -106,6 +109,25 @@ func render(s *daemon.Status, now time.Time) string {
 }
 
 // hearing says what is heard on the carpdev from anybody at all.
+// stale says why the configuration that runs is not the one on disk, and what to
+// do about it.
+func stale(s *daemon.Status) string {
+	if s.StaleWhy.Why == "restart" {
+		return s.Config + " differs in more than groups: restart to apply it"
+	}
+	why := s.Config + " could not be applied"
+	if s.StaleWhy.Why == "refused" {
+		why = "what is on disk was refused"
+	}
+	for i, p := range s.StaleWhy.Problems {
+		if i == 3 {
+			return why + fmt.Sprintf("\n  and %d more: xcarp check %s", len(s.StaleWhy.Problems)-i, s.Config)
+		}
+		why += "\n  " + p
+	}
+	return why
+}
+
 func hearing(g *daemon.GroupStatus) string {
 	s := map[string]string{"hears": "others are heard", "deaf": "DEAF: neighbours that are asked do not answer",
 		"unknown": "silent, and nobody is known who would answer"}[g.Ears]

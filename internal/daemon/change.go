@@ -454,15 +454,20 @@ func (d *Daemon) reload() {
 	switch {
 	case err != nil:
 		d.log.Error("the configuration on disk is wrong, the running one stays", zap.Error(err))
+		d.outdated(staleRefused, err)
 	case next.Hash == d.now.Load().Hash && reflect.DeepEqual(next.Groups, d.now.Load().Groups): // the hash may leave passwords out
 		d.log.Info("the configuration on disk is the running one")
+		d.outdated("")
 	case !onlyGroups(next, d.now.Load()):
 		d.log.Warn("the configuration on disk differs in more than groups: restart to apply it", zap.String("hash", next.Hash))
+		d.outdated(staleRestart)
 	default:
 		if err := d.apply(next); err != nil {
 			d.log.Error("the configuration on disk was not applied", zap.Error(err))
+			d.outdated(staleFailed, err)
 			return
 		}
+		d.outdated("")
 		d.setLevel(next)
 	}
 }

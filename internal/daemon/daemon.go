@@ -72,8 +72,9 @@ type Daemon struct {
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
 
-	syncDemotion atomic.Int64    // what the mirror last asked for
-	suspects     chan suspicious // bounded: a flood need not be looked at whole
+	stale        atomic.Pointer[StaleStatus] // nil: what is on disk runs, as far as we were asked
+	syncDemotion atomic.Int64                // what the mirror last asked for
+	suspects     chan suspicious             // bounded: a flood need not be looked at whole
 
 	mu        stdsync.Mutex
 	roles     map[string]sync.GroupRole
@@ -463,7 +464,10 @@ func (d *Daemon) close() error {
 // Status takes a snapshot of the node.
 func (d *Daemon) Status() Status {
 	cfg := d.now.Load()
+	stale := d.stale.Load()
 	s := Status{
+		Stale:    stale != nil,
+		StaleWhy: stale,
 		Node:     cfg.Node,
 		Version:  buildVersion,
 		Config:   cfg.Path,

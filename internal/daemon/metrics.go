@@ -71,6 +71,7 @@ var (
 
 	descEntries = prometheus.NewDesc("xcarp_conntrack_entries", "Entries of the kernel's connection table.", nil, nil)
 	descMax     = prometheus.NewDesc("xcarp_conntrack_limit", "Size of the kernel's connection table.", nil, nil)
+	descStale   = prometheus.NewDesc("xcarp_config_stale", "1 while the configuration on disk was refused, or waits for a restart.", nil, nil)
 	descConfig  = prometheus.NewDesc("xcarp_config_info", "The configuration that runs.", []string{"hash", "version"}, nil)
 )
 
@@ -88,6 +89,7 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), l...)
 	}
 	gauge(descConfig, 1, s.Hash, s.Version)
+	gauge(descStale, boolValue(s.Stale))
 	collectTracking(&s, gauge, count)
 	for _, g := range s.Groups {
 		l := []string{g.Name, g.Carpdev, strconv.Itoa(int(g.VHID))}

@@ -16,6 +16,7 @@ type Status struct {
 	Version string        `json:"version"`
 	Config  string        `json:"config"`
 	Hash    string        `json:"config_hash"`
+	Stale   bool          `json:"config_stale"` // what is on disk was refused, or waits for a restart
 	Uptime  float64       `json:"uptime_s"`
 	Groups  []GroupStatus `json:"groups"`
 	Sync    []SyncStatus  `json:"sync"`
@@ -27,6 +28,8 @@ type Status struct {
 	Hooks    *HooksStatus    `json:"hooks,omitempty"`
 
 	Demotions []Demotion `json:"demotions"` // an operator's
+
+	StaleWhy *StaleStatus `json:"config_problem,omitempty"`
 }
 
 // GroupStatus is one group as this node sees it.
