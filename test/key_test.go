@@ -52,6 +52,8 @@ func TestKeysAreRotated(t *testing.T) {
 
 	run(p.a, "add")
 	believed("with the new key accepted on a")
+	early := ids(p.a)[1]
+	p.a.refused(t, "key use "+early, p.b.name+" does not have key "+early, "--force")
 	b, err := os.ReadFile(keyFile(p.a))
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +64,7 @@ func TestKeysAreRotated(t *testing.T) {
 	run(p.b, "reload")
 	old, next := ids(p.a)[0], ids(p.a)[1]
 	run(p.a, "use", next)
+	p.a.refused(t, "key retire "+old, p.b.name+" still signs with key "+old, "--force")
 	believed("signed with the new key, which b accepts")
 	run(p.b, "use", next)
 	run(p.a, "retire", old)

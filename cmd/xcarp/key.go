@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -33,14 +34,15 @@ node accepts the new one before any uses it:
 	xcarp key use ID       on every node
 	xcarp key retire OLD   on every node
 
-A running daemon takes up the change at once.`,
+A running daemon takes up the change at once. Peers on the sync link say which keys
+they have: use refuses a key that one of them lacks, retire one that it signs with.`,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			asJSON, err := o.json()
 			if err != nil {
 				return err
 			}
-			keys, err := k.read()
+			keys, err := k.read(cmd)
 			if err != nil {
 				return err
 			}
@@ -48,15 +50,16 @@ A running daemon takes up the change at once.`,
 		},
 	}
 	o.outputFlag(cmd)
-	cmd.PersistentFlags().StringVar(&k.path, "key-file", "", "the file (default: key_file of the configuration)")
+	cmd.PersistentFlags().StringVar(&k.path, "key-file", "", "the file (default: that of the running daemon, or key_file of the configuration)")
 	configFlag(cmd, &k.config, "the configuration that names it")
-	change := func(use, short string, n cobra.PositionalArgs, do func(keys []config.Key, a []string) ([]config.Key, error)) {
-		cmd.AddCommand(&cobra.Command{Use: use, Short: short, Args: n, RunE: func(cmd *cobra.Command, a []string) error {
+	var force bool
+	change := func(use, short string, n cobra.PositionalArgs, do func(keys []config.Key, a []string) ([]config.Key, error)) *cobra.Command {
+		c := &cobra.Command{Use: use, Short: short, Args: n, RunE: func(cmd *cobra.Command, a []string) error {
 			asJSON, err := o.json()
 			if err != nil {
 				return err
 			}
-			keys, err := k.read()
+			keys, err := k.read(cmd)
 			if err != nil {
 				return err
 			}
@@ -65,6 +68,9 @@ A running daemon takes up the change at once.`,
 				return err
 			}
 			if !slices.Equal(keys, next) {
+				if err := k.agreed(cmd, keys, next, force); err != nil {
+					return err
+				}
 				if err := k.write(next); err != nil {
 					return err
 				}
@@ -77,11 +83,14 @@ A running daemon takes up the change at once.`,
 				told = io.Discard
 			}
 			return k.tell(cmd.Context(), told)
-		}})
+		}}
+		cmd.AddCommand(c)
+		return c
 	}
+	const forced = "also when a peer is not ready for it, which then hears us no longer"
 	change("add", "Make a key that is accepted and does not sign yet", cobra.NoArgs, addKey)
-	change("use ID", "Sign with a key from now on", words(1, 1), useKey)
-	change("retire ID", "Accept a key no longer", words(1, 1), retireKey)
+	change("use ID", "Sign with a key from now on", words(1, 1), useKey).Flags().BoolVar(&force, "force", false, forced)
+	change("retire ID", "Accept a key no longer", words(1, 1), retireKey).Flags().BoolVar(&force, "force", false, forced)
 	change("reload", "Let the daemon read a key_file that was copied here", cobra.NoArgs,
 		func(keys []config.Key, _ []string) ([]config.Key, error) { return keys, nil })
 	return cmd
@@ -93,7 +102,14 @@ type keyFile struct {
 	path, config string
 }
 
-func (k *keyFile) read() ([]config.Key, error) {
+// read reads the file: the one that was named, or that of the configuration that
+// was named, or that of the daemon.
+func (k *keyFile) read(cmd *cobra.Command) ([]config.Key, error) {
+	if k.path == "" && !cmd.Flags().Changed("config") {
+		if s, err := daemon.GetStatus(cmd.Context(), k.paths.Run); err == nil {
+			k.path = s.KeyFile
+		}
+	}
 	if k.path == "" {
 		cfg, err := config.Load(k.config, os.Getenv)
 		if err != nil {
@@ -107,6 +123,56 @@ func (k *keyFile) read() ([]config.Key, error) {
 }
 
 // write replaces the file in one step, with its owner and mode.
+// peersWait is how long a peer has to say that it is ready for a change: it may have
+// been told a moment ago.
+const peersWait = 3 * time.Second
+
+// agreed holds a change against what the peers say of their keys. A peer that says
+// nothing is warned of.
+func (k *keyFile) agreed(cmd *cobra.Command, old, next []config.Key, force bool) error {
+	for deadline := time.Now().Add(peersWait); ; {
+		s, err := daemon.GetStatus(cmd.Context(), k.paths.Run)
+		if err != nil {
+			return nil // tell says so
+		}
+		unready := notReady(s.Sync, old, next)
+		if len(unready) == 0 {
+			for _, p := range s.Sync {
+				if len(next) <= len(old) && (!p.Up || len(p.Keys) == 0) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "xcarp: warning: %s does not say which keys it has: see that it has %s\n", p.Peer, keyID(next[0]))
+				}
+			}
+			return nil
+		}
+		switch {
+		case force:
+			fmt.Fprintf(cmd.ErrOrStderr(), "xcarp: warning: %v\n", unready[0])
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("%w, or give --force", unready[0])
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-cmd.Context().Done():
+			return cmd.Context().Err()
+		}
+	}
+}
+
+// notReady says of each peer that is heard why a change would cut it off.
+func notReady(peers []daemon.SyncStatus, old, next []config.Key) (all []error) {
+	for _, p := range peers {
+		switch {
+		case !p.Up || len(p.Keys) == 0: // nobody knows
+		case keyID(next[0]) != keyID(old[0]) && !slices.Contains(p.Keys, keyID(next[0])):
+			all = append(all, fmt.Errorf("%s does not have key %s: copy the key_file there and run `xcarp key reload`", p.Peer, keyID(next[0])))
+		case findKey(old, p.Keys[0]) >= 0 && findKey(next, p.Keys[0]) < 0:
+			all = append(all, fmt.Errorf("%s still signs with key %s: run `xcarp key use %s` there", p.Peer, p.Keys[0], keyID(next[0])))
+		}
+	}
+	return all
+}
+
 func (k *keyFile) write(keys []config.Key) error {
 	var b bytes.Buffer
 	for _, key := range keys {

@@ -152,6 +152,10 @@ func parseTrailer(b []byte) (t Trailer, ok bool) {
 	}, true
 }
 
+// ParseTrailer is the trailer that follows the header of an advert, as far as its
+// form goes: nothing says that it is true.
+func ParseTrailer(b []byte) (Trailer, bool) { return parseTrailer(b) }
+
 func derive(secret [32]byte, info string, n int) []byte {
 	b, err := hkdf.Key(sha256.New, secret[:], nil, info, n)
 	if err != nil {

@@ -29,6 +29,7 @@ type clues struct {
 
 	mu       sync.Mutex
 	password string
+	keys     []byte                   // ids of ours
 	believed map[netip.Addr]time.Time // sources
 	searched map[netip.Addr]search
 	hints    map[suspicion]hint
@@ -80,11 +81,26 @@ func (c *clues) believe(from netip.Addr, now time.Time) {
 	c.believed[from] = now
 }
 
-// setPassword replaces the password.
-func (c *clues) setPassword(p string) {
+// setPassword replaces the password, and the ids of our keys.
+func (c *clues) setPassword(p string, keys []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.password = p
+	c.password, c.keys = p, keys
+}
+
+// unknownKey names the key of a trailer if it is none of ours.
+func (c *clues) unknownKey(s *loader.Sample, from string) string {
+	if len(s.Data) < carp.AdvertLen {
+		return ""
+	}
+	t, ok := carp.ParseTrailer(s.Data[carp.AdvertLen:])
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !ok || len(c.keys) == 0 || slices.Contains(c.keys, t.KeyID) {
+		return ""
+	}
+	return fmt.Sprintf("%s signs with a key that we do not have: id %02x, ours: %s; copy its key_file here, then xcarp key reload",
+		from, t.KeyID, strings.Join(hexIDs(c.keys), ", "))
 }
 
 // hint returns what is shown now.
@@ -128,6 +144,9 @@ func (c *clues) cause(s *loader.Sample) (suspicion, string) {
 			return otherRouter, fmt.Sprintf("VRRPv%d with the same id %d: %s shares our virtual MAC; take another number on one side", v, c.vhid, from)
 		}
 	case "badtrailer":
+		if text := c.unknownKey(s, from); text != "" {
+			return otherKey, text
+		}
 		return otherKey, fmt.Sprintf("%s knows the password and does not sign with our key_file", from)
 	case "pinned":
 		return otherOwner, fmt.Sprintf("%s, which has no trailer, claims to be better than it was: not believed", from)
@@ -150,6 +169,11 @@ func (c *clues) digest(s *loader.Sample, from string) (suspicion, string) {
 	var a carp.Advert
 	if err := a.UnmarshalBinary(s.Data); err != nil {
 		return 0, ""
+	}
+	// The password of a group may come from the key, so a digest of another one
+	// says nothing.
+	if text := c.unknownKey(s, from); text != "" {
+		return otherKey, text
 	}
 	if text := c.addresses(s, &a); text != "" {
 		return otherAddresses, text

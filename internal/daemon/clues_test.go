@@ -27,6 +27,9 @@ func TestHintNamesTheCause(t *testing.T) {
 		}
 		return b
 	}
+	trailed := func(advert []byte, key byte) []byte {
+		return append(append(advert, 'X', 'C', 1, key), make([]byte, carp.TrailerLen-4)...)
+	}
 	with := func(a string) []netip.Addr { return append(own[:3:3], netip.MustParseAddr(a)) }
 	for _, c := range []struct {
 		name     string
@@ -50,11 +53,14 @@ func TestHintNamesTheCause(t *testing.T) {
 		{"VRRPv2", "advert_version", peer, []byte{0x21, 7, 100, 1, 0, 1, 0, 0}, false, "VRRPv2 with the same id 7"},
 		{"a reminder of our own", "advert_version", peer, []byte{0xf1, 7, 1, 0, 0, 0, 0, 0}, false, ""},
 		{"replay", "replay", peer, signed("secret", own), false, "somebody repeats"},
+		{"signed with a key of ours that is wrong", "badauth", peer, trailed(signed("other", own), 0x81), true, "somebody forges adverts as 10.0.0.3"},
+		{"a key that we do not have", "badauth", peer, trailed(signed("other", own), 0x8b), true, "10.0.0.3 signs with a key that we do not have: id 8b, ours: 81; copy"},
+		{"a key that we do not have, the password right", "badtrailer", peer, trailed(signed("secret", own), 0x8b), true, "a key that we do not have: id 8b, ours: 81"},
 		{"no trailer", "badtrailer", peer, signed("secret", own), false, "does not sign with our key_file"},
 		{"through a router", "badttl", peer, signed("secret", own), false, "come through a router"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			k := clues{vhid: 7, advbase: 1, password: "secret", prefixes: prefixes, others: []netip.Addr{netip.MustParseAddr("192.0.2.77")}}
+			k := clues{vhid: 7, advbase: 1, password: "secret", keys: []byte{0x81}, prefixes: prefixes, others: []netip.Addr{netip.MustParseAddr("192.0.2.77")}}
 			if c.believed {
 				k.believe(peer, now)
 			}

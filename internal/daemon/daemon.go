@@ -225,6 +225,9 @@ func (d *Daemon) openSync() error {
 		OnRoles:   d.peerRoles,
 		Log:       d.log,
 	})
+	if err == nil {
+		d.mirror.SetKeyIDs(idsOf(d.cfg.Keys))
+	}
 	return err
 }
 
@@ -473,6 +476,8 @@ func (d *Daemon) Status() Status {
 		Config:   cfg.Path,
 		Hash:     cfg.Hash,
 		Uptime:   time.Since(d.started).Seconds(),
+		KeyFile:  absolute(d.cfg.KeyFile),
+		Keys:     keyIDs(d.keysNow()),
 		Groups:   []GroupStatus{},
 		Carpdevs: []CarpdevStatus{},
 		Sync:     []SyncStatus{},

@@ -72,6 +72,7 @@ func (d *Daemon) reloadKeys() error {
 	}
 	if d.mirror != nil {
 		d.mirror.SetKeys(forSync)
+		d.mirror.SetKeyIDs(idsOf(keys))
 	}
 	for _, m := range d.members() {
 		var digest *carp.Key
@@ -83,7 +84,7 @@ func (d *Daemon) reloadKeys() error {
 		if err := d.setShield(m, digestKey(keys[0], m.cfg), trailer); err != nil {
 			return err
 		}
-		m.clues.setPassword(groupPassword(keys[0], m.cfg))
+		m.clues.setPassword(groupPassword(keys[0], m.cfg), idsOf(keys))
 	}
 	d.mu.Lock()
 	d.keys, d.keyIDs = keys, keyIDs(keys)
@@ -121,10 +122,20 @@ func (d *Daemon) signingKey() config.Key {
 	return config.Key{}
 }
 
-func keyIDs(keys []config.Key) []string {
-	var ids []string
+func keyIDs(keys []config.Key) []string { return hexIDs(idsOf(keys)) }
+
+func idsOf(keys []config.Key) (ids []byte) {
 	for _, k := range keys {
-		ids = append(ids, fmt.Sprintf("%02x", k.ID()))
+		ids = append(ids, k.ID())
 	}
 	return ids
+}
+
+// hexIDs writes ids as `xcarp key` does.
+func hexIDs(ids []byte) []string {
+	all := make([]string, len(ids))
+	for i, id := range ids {
+		all[i] = fmt.Sprintf("%02x", id)
+	}
+	return all
 }

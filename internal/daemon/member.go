@@ -123,7 +123,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 		c.Machine.Counter = max(c.Machine.Counter, self.Counter)
 		c.Guard.Epoch, c.Guard.Seen = max(c.Guard.Epoch, self.Epoch), others
 	}
-	m.clues = clues{vhid: g.VHID, advbase: g.AdvBase, password: groupPassword(d.signingKey(), g), prefixes: g.Addresses, others: slices.Collect(maps.Keys(shared(cfg)))}
+	m.clues = clues{vhid: g.VHID, advbase: g.AdvBase, password: groupPassword(d.signingKey(), g), keys: idsOf(d.keysNow()), prefixes: g.Addresses, others: slices.Collect(maps.Keys(shared(cfg)))}
 	if err := d.shield(m, &c); err != nil {
 		return nil, err
 	}
@@ -504,5 +504,6 @@ func syncStatus(p sync.PeerStatus) SyncStatus {
 		Dropped:   p.Dropped,
 		BytesSent: p.Bytes,
 		BytesRecv: p.BytesIn,
+		Keys:      hexIDs(p.Keys),
 	}
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"path/filepath"
 	"time"
 
 	"github.com/xcarp/xcarp/internal/config"
@@ -19,6 +20,14 @@ const (
 	staleRestart = "restart"
 	staleFailed  = "failed"
 )
+
+// absolute is the path for somebody who works in another directory.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil && path != "" {
+		return abs
+	}
+	return path
+}
 
 // outdated notes that the file on disk is not what runs; no problems, that it is.
 func (d *Daemon) outdated(why string, problems ...error) {

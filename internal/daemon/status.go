@@ -18,6 +18,8 @@ type Status struct {
 	Hash    string        `json:"config_hash"`
 	Stale   bool          `json:"config_stale"` // what is on disk was refused, or waits for a restart
 	Uptime  float64       `json:"uptime_s"`
+	KeyFile string        `json:"key_file,omitempty"`
+	Keys    []string      `json:"keys"` // ids of those accepted, the signing one first
 	Groups  []GroupStatus `json:"groups"`
 	Sync    []SyncStatus  `json:"sync"`
 	SyncDev string        `json:"sync_dev,omitempty"` // the interface of the sync link
@@ -149,6 +151,7 @@ type SyncStatus struct {
 	Dropped   map[string]uint64 `json:"dropped"`       // frames refused, by reason
 	BytesSent uint64            `json:"bytes_sent"`
 	BytesRecv uint64            `json:"bytes_received"`
+	Keys      []string          `json:"keys"` // ids of those it accepts, the signing one first; none: it does not say
 }
 
 // TableStatus is the fill of the kernel's connection table.

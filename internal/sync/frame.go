@@ -183,7 +183,11 @@ type beat struct {
 	heard uint16    // ms since the sender heard the receiver
 	flows uint32    // flows that the sender knows
 	roles []GroupRole
+	keys  []byte // ids of the keys that the sender accepts, the one it signs with first
 }
+
+// keysMax is how many ids of keys a heartbeat has.
+const keysMax = 16
 
 // bulkPhase is where the answer to a request for a bulk update stands.
 type bulkPhase uint8
@@ -227,12 +231,15 @@ func appendBeat(b []byte, h *beat) []byte {
 			b = append(b, v[:]...)
 		}
 	}
+	if keys := h.keys[:min(len(h.keys), keysMax)]; len(keys) > 0 {
+		b = append(append(b, byte(len(keys))), keys...)
+	}
 	endMessage(b, at)
 	return b
 }
 
-// parseBeat reads a heartbeat. An earlier version ends it after the roles; bytes
-// after the marks are for later ones.
+// parseBeat reads a heartbeat. Earlier versions end it after the roles or the
+// marks; bytes after the keys are for later ones.
 func parseBeat(body []byte, h *beat) error {
 	r := reader{b: body}
 	*h = beat{want: r.u32(), serve: r.u32(), phase: bulkPhase(r.u8()), count: r.u32(),
@@ -264,6 +271,13 @@ func parseBeat(body []byte, h *beat) error {
 	}
 	if r.short {
 		return fmt.Errorf("marks in a heartbeat of %d bytes: %w", len(body), errFrame)
+	}
+	if len(r.b) == 0 {
+		return nil
+	}
+	h.keys = r.take(min(int(r.u8()), keysMax))
+	if r.short {
+		return fmt.Errorf("keys in a heartbeat of %d bytes: %w", len(body), errFrame)
 	}
 	return nil
 }

@@ -113,6 +113,7 @@ type Mirror struct {
 	flushAt      time.Duration
 	flushPause   time.Duration
 	roles        []GroupRole
+	keyIDs       []byte // that peers are told
 	bulkID       uint32
 	shakes       uint64
 	overruns     uint64
@@ -273,6 +274,18 @@ func (m *Mirror) SetRoles(roles []GroupRole) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.roles = slices.Clone(roles[:min(len(roles), 255)])
+	for _, p := range m.peers {
+		p.beatAt = 0
+		p.kick()
+	}
+}
+
+// SetKeyIDs says which keys this node accepts, the one it signs with first. Peers
+// are told at once and with every heartbeat.
+func (m *Mirror) SetKeyIDs(ids []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.keyIDs = slices.Clone(ids)
 	for _, p := range m.peers {
 		p.beatAt = 0
 		p.kick()

@@ -44,6 +44,7 @@ type peer struct {
 	peerBoot    uint64        // of the newest handshake
 	peerCounter uint64
 	peerBootOf  uint64 // of the session
+	peerKeys    []byte // ids of the keys it accepts, by its last heartbeat
 	warned      time.Duration
 
 	// To the peer.

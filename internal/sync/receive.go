@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -292,7 +293,7 @@ func (m *Mirror) messages(p *peer, s *Session, seq uint64, b []byte) error {
 
 // beaten takes a heartbeat.
 func (p *peer) beaten(h *beat, now time.Duration) {
-	p.peerFlows = h.flows
+	p.peerFlows, p.peerKeys = h.flows, slices.Clone(h.keys)
 	p.asked(h.want)
 	if p.want != 0 && h.serve == p.want {
 		switch h.phase {

@@ -111,7 +111,7 @@ func FuzzMessages(f *testing.F) {
 	var a ack
 	a.mark(3)
 	a.mark(70)
-	h := beat{want: 1, serve: 2, phase: bulkEnd, count: 3, dirty: 4, heard: 5, flows: 6, roles: []GroupRole{{Name: "wan", State: 2, Term: 9, Demotion: -1, Ears: 2, Targets: []netip.Addr{addrB.Addr()}, Marks: []Mark{{7, 8, 9}}}}}
+	h := beat{want: 1, serve: 2, phase: bulkEnd, count: 3, dirty: 4, heard: 5, flows: 6, roles: []GroupRole{{Name: "wan", State: 2, Term: 9, Demotion: -1, Ears: 2, Targets: []netip.Addr{addrB.Addr()}, Marks: []Mark{{7, 8, 9}}}}, keys: []byte{0x81, 0x8b}}
 	f.Add(appendBeat(appendAck(nil, &a), &h))
 	f.Add([]byte{9, 0, 1, 7})
 	f.Fuzz(func(t *testing.T, b []byte) {

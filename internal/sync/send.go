@@ -151,6 +151,7 @@ func (p *peer) beat(now time.Duration) *beat {
 		heard: uint16(min((now-p.lastHeard)/time.Millisecond, 1<<16-1)),
 		flows: uint32(p.m.shadow.live),
 		roles: p.m.roles,
+		keys:  p.m.keyIDs,
 	}
 }
 

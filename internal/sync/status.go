@@ -3,6 +3,7 @@ package sync
 import (
 	"errors"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -65,6 +66,7 @@ type PeerStatus struct {
 	Pending   int           // waiting to be sent
 	InFlight  int           // frames sent and not acknowledged
 	LastSeen  time.Time     // last valid frame, zero: never
+	Keys      []byte        // ids of the keys it accepts, the one it signs with first; none: it did not say
 
 	Counters
 }
@@ -136,6 +138,7 @@ func (m *Mirror) Status() []PeerStatus {
 			Pending:   p.pending,
 			InFlight:  p.flight.n,
 			LastSeen:  p.lastSeen,
+			Keys:      slices.Clone(p.peerKeys),
 			Counters:  p.stats.Counters,
 		}
 		s.Overruns, s.Reinjected = m.overruns, m.reinjected
