@@ -126,9 +126,6 @@ func (d *demo) run(ctx context.Context, out, progress io.Writer) error {
 func (d *demo) check() (lab.Fault, error) {
 	fault, err := lab.ParseFault(d.fault)
 	if err != nil {
-		if d.fault == "handover" {
-			return "", err // a word that we know and refuse
-		}
 		return "", usageError{err}
 	}
 	switch {

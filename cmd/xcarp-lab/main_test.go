@@ -18,7 +18,6 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"demo", "-o", "yaml"}, 2},
 		{[]string{"demo", "--systems", "xcarp,vrrpd"}, 2},
 		{[]string{"demo", "--no-restart"}, 2},
-		{[]string{"demo", "--fault", "handover"}, 1},
 		{[]string{"demo", "--systems", "xcarp,ucarp"}, 1},
 		{[]string{"demo", "--xcarp", "/nonexistent/xcarp"}, 1},
 		{[]string{"sim", "--seeds", "20"}, 0},

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,10 +27,12 @@ const (
 	Stop     Fault = "stop"     // SIGTERM to the daemon
 	LANDown  Fault = "landown"  // LAN carrier lost
 	LANCut   Fault = "lancut"   // LAN port blocked, carrier kept
+	Handover Fault = "handover" // the system is asked to give the role away
+	Restart  Fault = "restart"  // the system is restarted as its operator would
 )
 
 // Faults lists all faults.
-var Faults = []Fault{Crash, Isolated, Poweroff, Kill9, Sigstop, Stop, LANDown, LANCut}
+var Faults = []Fault{Crash, Isolated, Poweroff, Kill9, Sigstop, Stop, LANDown, LANCut, Handover, Restart}
 
 // ParseFault finds a fault by its word.
 func ParseFault(s string) (Fault, error) {
@@ -39,9 +42,6 @@ func ParseFault(s string) (Fault, error) {
 			return f, nil
 		}
 		words = append(words, string(f))
-	}
-	if s == "handover" {
-		return "", errors.New("fault handover needs `xcarp handover`, not in this version")
 	}
 	return "", fmt.Errorf("fault %q is unknown, there are %s", s, strings.Join(words, ", "))
 }
@@ -72,6 +72,10 @@ func (f Fault) effect() effect {
 		return effect{ports: []string{"lan"}, down: true, moves: true}
 	case LANCut:
 		return effect{ports: []string{"lan"}, moves: true}
+	case Handover:
+		return effect{moves: true}
+	case Restart:
+		return effect{}
 	}
 	panic("unknown fault " + string(f))
 }
@@ -82,14 +86,25 @@ type Cut struct {
 	Fault Fault
 
 	node  *Node
+	pids  []int  // that are signalled
 	links *batch // nil if no port is touched
 	heal  *batch
+
+	// What the system is asked for, and to undo it. Optional.
+	ask, askBack func(context.Context, *Node) error
 }
 
 // NewCut prepares the fault for a router. Close it.
 func (n *Net) NewCut(f Fault, node *Node) (*Cut, error) {
 	c := &Cut{Fault: f, node: node}
 	e := f.effect()
+	if e.signal != 0 {
+		// Finding a daemon's children takes longer than some of the pairs do.
+		var err error
+		if c.pids, err = node.pids(e.signal, f == Poweroff); err != nil {
+			return nil, fmt.Errorf("prepare %s: %w", f, err)
+		}
+	}
 	if len(e.ports) == 0 {
 		return c, nil
 	}
@@ -117,12 +132,12 @@ func (n *Net) NewCut(f Fault, node *Node) (*Cut, error) {
 
 // Do makes the fault. It returns the instant just before the first effect and
 // the instant when all of it was in place.
-func (c *Cut) Do() (before, after time.Duration, err error) {
-	e := c.Fault.effect()
+func (c *Cut) Do(ctx context.Context) (before, after time.Duration, err error) {
 	before = c.node.lab.now()
-	if e.signal != 0 {
-		err = c.node.Signal(e.signal)
+	if c.ask != nil {
+		err = c.ask(ctx, c.node)
 	}
+	err = errors.Join(err, kill(c.pids, c.Fault.effect().signal))
 	if c.links != nil {
 		err = errors.Join(err, c.links.send())
 	}
@@ -135,13 +150,16 @@ func (c *Cut) Do() (before, after time.Duration, err error) {
 
 // Undo plugs the node in again and lets a stopped daemon go on. Starting an
 // ended daemon is the caller's business.
-func (c *Cut) Undo() error {
+func (c *Cut) Undo(ctx context.Context) error {
 	var errs []error
+	if c.askBack != nil {
+		errs = append(errs, c.askBack(ctx, c.node))
+	}
 	if c.heal != nil {
 		errs = append(errs, c.heal.send())
 	}
 	if c.Fault == Sigstop {
-		errs = append(errs, c.node.Signal(syscall.SIGCONT))
+		errs = append(errs, kill(c.pids, syscall.SIGCONT))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("heal %s of %s: %w", c.Fault, c.node.Name, err)

@@ -26,7 +26,7 @@ func Keep(ctx context.Context, sys System, ready func(*Net)) (err error) {
 	if _, err := keptSocket(); err == nil {
 		return errors.New("a kept lab is up already: xcarp-lab down")
 	}
-	r := &run{Options: Options{Progress: func(string, ...any) {}}, sys: sys}
+	r := &run{Options: Options{Progress: func(string, ...any) {}}, pair: &pair{sys: sys}}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err := r.build(ctx); err != nil {
 		return err
@@ -74,7 +74,7 @@ func (r *run) obey(ctx context.Context, command []string) (string, error) {
 		if r.cut == nil {
 			return "", errors.New("nothing is cut")
 		}
-		err := errors.Join(r.mend(ctx), r.restart(ctx), r.cut.Close())
+		err := errors.Join(r.mend(ctx), r.restart(ctx, r.Fault), r.cut.Close())
 		r.cut = nil
 		return "healed\n", err
 	case len(command) == 2 && command[0] == "cut":
@@ -85,11 +85,11 @@ func (r *run) obey(ctx context.Context, command []string) (string, error) {
 		if r.cut != nil {
 			return "", fmt.Errorf("%s is in place: xcarp-lab cut heal", r.cut.Fault)
 		}
-		if r.cut, err = r.net.NewCut(f, r.net.A); err != nil {
+		if r.cut, err = r.newCut(f); err != nil {
 			return "", err
 		}
-		r.Fault = f
-		if _, _, err := r.cut.Do(); err != nil {
+		r.Fault, r.faulty = f, true
+		if _, _, err := r.cut.Do(ctx); err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("%s: %s\n", f, faultText[f]), nil

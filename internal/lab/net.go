@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"os"
@@ -19,11 +18,14 @@ import (
 
 // The addresses of the lab: documentation and private ranges, as in the README.
 const (
-	SharedLAN = "10.0.0.1"
-	SharedWAN = "203.0.113.1"
+	SharedLAN  = "10.0.0.1"
+	SharedWAN  = "203.0.113.1"
+	SharedLAN6 = "fd00:1::1"
+	SharedWAN6 = "2001:db8:1::1"
 
-	clientAddr = "10.0.0.100"
-	serverAddr = "203.0.113.100"
+	clientAddr  = "10.0.0.100"
+	serverAddr  = "203.0.113.100"
+	serverAddr6 = "2001:db8:1::100"
 )
 
 // Net is the lab: three bridges, two routers, a client and a server.
@@ -39,11 +41,6 @@ type Net struct {
 	mounted bool // the BPF file system, by us
 }
 
-// ruleset is the routers' nft ruleset.
-//
-//go:embed ruleset.nft
-var ruleset string
-
 // now is the time since the lab was made; all stamps of a run are of this kind.
 func (n *Net) now() time.Duration { return time.Since(n.epoch) }
 
@@ -54,7 +51,7 @@ func (n *Net) Routers() []*Node { return []*Node{n.A, n.B} }
 const nsPrefix = "xlab-"
 
 // New builds the lab. Nothing runs in it yet. On an error all is taken down.
-func New(ctx context.Context) (_ *Net, err error) {
+func New(ctx context.Context, mode Mode) (_ *Net, err error) {
 	n := &Net{ID: fmt.Sprint(os.Getpid()), epoch: time.Now()}
 	defer func() {
 		if err != nil {
@@ -90,43 +87,11 @@ func New(ctx context.Context) (_ *Net, err error) {
 		}
 	}
 	for _, r := range n.Routers() {
-		if err = r.makeRouter(ctx); err != nil {
+		if err = r.makeRouter(ctx, mode); err != nil {
 			return n, err
 		}
 	}
-	for _, r := range []struct {
-		node *Node
-		args string
-	}{
-		{n.Client, "-4 route add default via 10.0.0.1"},
-		{n.Client, "-6 route add default via fd00:1::1"},
-		// No route to 10.0.0.0/8: only translated packets get an answer.
-		{n.Server, "-6 route add fd00:1::/64 via 2001:db8:1::1"},
-	} {
-		if _, err = r.node.NS.Run(ctx, "ip", strings.Fields(r.args)...); err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-// makeRouter turns a node into a router with the lab's ruleset.
-func (n *Node) makeRouter(ctx context.Context) error {
-	if err := n.loadRuleset(ctx, ruleset); err != nil {
-		return err
-	}
-	for key, value := range map[string]string{
-		"net/ipv4/ip_forward":          "1",
-		"net/ipv6/conf/all/forwarding": "1",
-		// A packet in the middle of an unknown connection must not start one.
-		// The key exists once the ruleset has loaded nf_conntrack.
-		"net/netfilter/nf_conntrack_tcp_loose": "0",
-	} {
-		if err := n.NS.WriteSysctl(key, value); err != nil {
-			return fmt.Errorf("make %s a router: %w", n.Name, err)
-		}
-	}
-	return nil
+	return n, n.makeRoutes(ctx, mode)
 }
 
 // loadRuleset replaces the node's nft ruleset.

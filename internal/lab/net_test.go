@@ -18,7 +18,7 @@ func newLab(t *testing.T) *Net {
 	t.Helper()
 	nstest.RequireRoot(t)
 	nstest.RequireProgram(t, "nft")
-	n, err := New(t.Context())
+	n, err := New(t.Context(), NAT)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestFaultsCutWhatTheySay(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			before, after, err := c.Do()
+			before, after, err := c.Do(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,11 +117,11 @@ func TestFaultsCutWhatTheySay(t *testing.T) {
 				t.Errorf("reaches: got %v, want %v", got, step.reaches)
 			}
 			if step.fault == Poweroff {
-				<-n.A.daemon.done // or the test hangs here
+				<-n.A.daemons[0].done // or the test hangs here
 			} else if !n.A.running() {
 				t.Error("the daemon ended")
 			}
-			if err := c.Undo(); err != nil {
+			if err := c.Undo(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			// A neighbour that was asked for in vain needs another try.

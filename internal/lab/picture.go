@@ -41,6 +41,8 @@ var faultText = map[Fault]string{
 	Stop:     "SIGTERM to the daemon of fw-a",
 	LANDown:  "LAN carrier of fw-a lost",
 	LANCut:   "LAN of fw-a blocked, carrier kept",
+	Handover: "fw-a asked to give the role away",
+	Restart:  "restart of fw-a's daemon by its operator",
 }
 
 // Picture draws results of the same fault, one block each, on one time axis.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"time"
 
@@ -43,8 +42,7 @@ type Options struct {
 // run is one measurement while it is being made.
 type run struct {
 	Options
-	sys   System
-	net   *Net
+	*pair
 	dl    *Download
 	prb   *probe.Prober
 	rst   *Resets
@@ -65,15 +63,10 @@ func Measure(ctx context.Context, sys System, opt Options) (res Result, err erro
 		opt.Progress = func(string, ...any) {}
 	}
 	start := time.Now()
-	r := &run{Options: opt, sys: sys, res: Result{
+	r := &run{Options: opt, pair: &pair{sys: sys}, res: Result{
 		System: sys.Name, Fault: opt.Fault, Mode: "nat", Sync: opt.Sync,
 		Peers: []Result{}, Transitions: []Transition{},
 	}}
-	if sys.Check != nil {
-		if err := sys.Check(); err != nil {
-			return r.res, err
-		}
-	}
 	defer func() {
 		err = errors.Join(err, r.close())
 		res = r.res
@@ -94,88 +87,9 @@ func Measure(ctx context.Context, sys System, opt Options) (res Result, err erro
 
 // build makes the lab and waits until the pair stands as it should.
 func (r *run) build(ctx context.Context) (err error) {
-	r.Progress("building a two-router lab in network namespaces")
-	if r.net, err = New(ctx); err != nil {
-		return err
-	}
-	if r.prepare != nil {
-		if err := r.prepare(ctx, r.net); err != nil {
-			return err
-		}
-	}
-	if err := r.sys.Prepare(ctx, r.net); err != nil {
-		return err
-	}
-	for _, n := range r.net.Routers() {
-		if err := r.sys.Start(ctx, n); err != nil {
-			return err
-		}
-	}
-	r.Progress("waiting for fw-a MASTER, fw-b BACKUP, in sync")
-	began := time.Now()
-	ok, why, err := r.await(ctx, readyLimit, Master, Backup)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("the pair is not ready after %v: %s", time.Since(began).Round(time.Millisecond), why)
-	}
-	return nil
-}
-
-// await polls until fw-a has one role in every group and fw-b the other, both
-// in sync. An empty role means any. If that is not so in time it says why.
-func (r *run) await(ctx context.Context, limit time.Duration, a, b Role) (ok bool, why string, err error) {
-	deadline := time.Now().Add(limit)
-	for {
-		why = ""
-		for _, want := range []struct {
-			node *Node
-			role Role
-		}{{r.net.A, a}, {r.net.B, b}} {
-			if want.role == "" {
-				continue
-			}
-			st, err := r.sys.Status(ctx, want.node)
-			if err == nil && want.node == r.net.A {
-				r.res.XDPMode = st.XDPMode
-			}
-			switch {
-			case err != nil:
-				why = fmt.Sprintf("%v; last line of its log: %s", err, want.node.lastLogLine())
-			case !st.all(want.role):
-				why = fmt.Sprintf("%s is not %s of all groups: %v", want.node.Name, want.role, st.Groups)
-			case a != "" && b != "" && !st.InSync:
-				why = fmt.Sprintf("%s is not in sync with its peer", want.node.Name)
-			}
-			if why != "" {
-				break
-			}
-		}
-		if why == "" {
-			return true, "", nil
-		}
-		if time.Now().After(deadline) {
-			return false, why, nil
-		}
-		for _, n := range r.net.Routers() {
-			if !n.running() && r.fault == 0 {
-				return false, why, nil // it will not come by itself
-			}
-		}
-		if err := wait(ctx, pollInterval); err != nil {
-			return false, why, err
-		}
-	}
-}
-
-// lastLogLine is for error messages.
-func (n *Node) lastLogLine() string {
-	log, err := os.ReadFile(n.LogFile())
-	if err != nil {
-		return "(none)"
-	}
-	return lastLine(log)
+	r.pair, err = newPair(ctx, r.sys, NAT, r.Progress, r.prepare)
+	r.res.XDPMode = r.xdpMode
+	return err
 }
 
 // load starts the traffic and makes sure that it flows.
@@ -184,7 +98,7 @@ func (r *run) load(ctx context.Context) (err error) {
 	if r.rst, err = r.net.WatchResets(); err != nil {
 		return err
 	}
-	if r.cut, err = r.net.NewCut(r.Fault, r.net.A); err != nil {
+	if r.cut, err = r.newCut(r.Fault); err != nil {
 		return err
 	}
 	if r.prb, err = r.net.StartProbe(serverAddr); err != nil {
@@ -212,9 +126,10 @@ func (r *run) load(ctx context.Context) (err error) {
 }
 
 // cutOff makes the fault.
-func (r *run) cutOff(context.Context) (err error) {
+func (r *run) cutOff(ctx context.Context) (err error) {
 	r.Progress("fault: %s of fw-a", r.Fault)
-	r.fault, r.faultDone, err = r.cut.Do()
+	r.faulty = true
+	r.fault, r.faultDone, err = r.cut.Do(ctx)
 	r.res.FaultTookMS = ms(r.faultDone - r.fault)
 	return err
 }
@@ -244,7 +159,7 @@ func (r *run) observe(ctx context.Context) error {
 			if err := wait(ctx, restartDelay); err != nil {
 				return err
 			}
-			if err := r.restart(ctx); err != nil {
+			if err := r.restart(ctx, r.Fault); err != nil {
 				return err
 			}
 		}
@@ -307,19 +222,6 @@ func (r *run) observe(ctx context.Context) error {
 	return nil
 }
 
-// restart starts fw-a's system again if its daemon has ended.
-func (r *run) restart(ctx context.Context) error {
-	if d := r.net.A.daemon; d != nil && r.Fault != Sigstop && r.Fault.effect().signal != 0 {
-		select {
-		case <-d.done:
-		case <-time.After(5 * time.Second):
-			return fmt.Errorf("the daemon of fw-a did not end within 5s of %s", r.Fault)
-		}
-		return r.sys.Start(ctx, r.net.A)
-	}
-	return nil
-}
-
 // mend undoes the fault, but for a daemon that has ended.
 func (r *run) mend(ctx context.Context) error {
 	if r.Fault == Poweroff {
@@ -328,7 +230,7 @@ func (r *run) mend(ctx context.Context) error {
 		}
 	}
 	r.healed = r.net.now()
-	return r.cut.Undo()
+	return r.cut.Undo(ctx)
 }
 
 // heal undoes the fault and watches the way back.
@@ -338,7 +240,7 @@ func (r *run) heal(ctx context.Context) error {
 		return err
 	}
 	if r.Fault != Kill9 || r.NoRestart {
-		if err := r.restart(ctx); err != nil {
+		if err := r.restart(ctx, r.Fault); err != nil {
 			return err
 		}
 	}

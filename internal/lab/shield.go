@@ -39,9 +39,8 @@ const (
 
 // floodRun is one flood under one system.
 type floodRun struct {
+	*pair
 	opt ShieldOptions
-	sys System
-	net *Net
 }
 
 // MeasureShield floods the election of a pair and kills the master while the
@@ -53,28 +52,19 @@ func MeasureShield(ctx context.Context, sys System, opt ShieldOptions) (all []Sh
 	if len(opt.Attacks) == 0 {
 		opt.Attacks = Attacks
 	}
-	if sys.Check != nil {
-		if err := sys.Check(); err != nil {
-			return nil, err
-		}
-	}
 	if s, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME)); err == nil {
 		defer s.Close()
 	}
-	f := &floodRun{opt: opt, sys: sys}
-	opt.Progress("%s: building the lab", sys.Name)
-	if f.net, err = New(ctx); err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.net.Close()) }()
-	if err := sys.Prepare(ctx, f.net); err != nil {
-		return nil, err
-	}
-	for _, r := range f.net.Routers() {
-		if err := sys.Start(ctx, r); err != nil {
-			return nil, err
+	p, err := newPair(ctx, sys, NAT, opt.Progress, nil)
+	defer func() {
+		if p.net != nil {
+			err = errors.Join(err, p.net.Close())
 		}
+	}()
+	if err != nil {
+		return nil, err
 	}
+	f := &floodRun{p, opt}
 	for _, a := range opt.Attacks {
 		r, err := f.attack(ctx, a)
 		if err != nil {
@@ -85,24 +75,10 @@ func MeasureShield(ctx context.Context, sys System, opt ShieldOptions) (all []Sh
 	return all, nil
 }
 
-// ready waits until fw-a is master and fw-b backup of all groups, and in sync.
-func (f *floodRun) ready(ctx context.Context) error {
-	r := &run{net: f.net, sys: f.sys, Options: Options{Progress: f.opt.Progress}}
-	ok, why, err := r.await(ctx, readyLimit, Master, Backup)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("the pair does not settle within %v: %s", readyLimit, why)
-	}
-	return nil
-}
-
 // attack measures one flood.
 func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err error) {
 	res = ShieldResult{System: f.sys.Name, Attack: a, BoundMS: failoverMS}
-	f.opt.Progress("%s: waiting for fw-a MASTER, fw-b BACKUP", f.sys.Name)
-	if err := f.ready(ctx); err != nil {
+	if err := f.settle(ctx); err != nil {
 		return res, err
 	}
 	attacker := f.net.Client
@@ -146,6 +122,7 @@ func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err 
 	res.Seconds = time.Since(began).Seconds()
 
 	f.opt.Progress("%s: killing the master in the flood", f.sys.Name)
+	f.faulty = true
 	killed := time.Now()
 	if err := f.net.A.Signal(syscall.SIGKILL); err != nil {
 		return res, err
@@ -164,6 +141,7 @@ func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err 
 	res.RatePPS = float64(e.sent) / e.at.Sub(began).Seconds()
 	res.judge()
 	f.net.A.Stop(0) // waits for its end
+	f.faulty = false
 	return res, f.sys.Start(ctx, f.net.A)
 }
 
@@ -290,7 +268,7 @@ func (n *Node) cpu() (time.Duration, error) {
 	if !n.running() {
 		return 0, fmt.Errorf("the daemon of %s is not running", n.Name)
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.daemon.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.daemons[0].cmd.Process.Pid))
 	if err != nil {
 		return 0, fmt.Errorf("read the processor time of %s: %w", n.Name, err)
 	}

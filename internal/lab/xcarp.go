@@ -17,17 +17,43 @@ import (
 	"time"
 )
 
-// XCarp returns the system xcarp, run by a program.
+// XCarp returns the system xcarp, run by a program, with the demo's timers.
 func XCarp(program string, sync bool) System {
-	x := xcarp{program: program, sync: sync}
-	return System{
+	return xcarp{program: program, sync: sync, advBase: 1, advSkew: 100}.system("")
+}
+
+// XCarpProfile returns xcarp as it is measured beside others: with pulses of a
+// profile (fast, default), or by classic CARP timers that are as short as can be.
+func XCarpProfile(program, profile string) System {
+	x := xcarp{program: program, sync: true, advBase: 1, advSkew: 100, detect: profile}
+	if profile == "classic" {
+		x.advBase, x.advSkew, x.detect = 0, 1, ""
+	}
+	return x.system(profile)
+}
+
+func (x xcarp) system(profile string) System {
+	s := System{
 		Name:        "xcarp",
+		Profile:     profile,
+		Check:       x.check,
 		Prepare:     x.prepare,
 		Start:       x.start,
 		Status:      x.status,
 		Transitions: xcarpTransitions,
+		Handover:    x.demote,
+		Takeback:    x.undemote,
+		Restart:     stopAndStart(x.start),
+		Masters:     xcarpMasters,
+		Version:     func() string { return firstLine(x.program, "version") },
+		Files:       []string{"xcarp.yaml"},
+		MasterDown:  time.Duration(masterDownMS * 1e6),
 		show:        x.show,
 	}
+	if x.advBase == 0 {
+		s.MasterDown = 3 * time.Second / 256
+	}
+	return s
 }
 
 // FindXCarp returns the absolute path of the xcarp program: the one named, the
@@ -53,27 +79,41 @@ func FindXCarp(named string) (string, error) {
 }
 
 type xcarp struct {
-	program string
-	sync    bool
+	program          string
+	sync             bool
+	detect           string // pulses; empty: none
+	advBase, advSkew int    // advskew of fw-b
 }
 
-// xcarpConfig is the operator's file; it differs only in node. %[1]s node,
-// %[2]s key file, %[3]s the sync line.
-const xcarpConfig = `node: %[1]s
-key_file: %[2]s
-%[3]spreempt: true
-groups:
-  wan: {vhid: 1, carpdev: eth0, advbase: 1, addresses: [203.0.113.1/24, "2001:db8:1::1/64"]}
-  lan: {vhid: 2, carpdev: eth1, advbase: 1, addresses: [10.0.0.1/24, "fd00:1::1/64"]}
-advskew: {fw-a: 0, fw-b: 100}
-bundle: [wan, lan]
-`
-
-// masterDownMS is how long fw-b waits for an advert with the timers above:
+// masterDownMS is how long fw-b waits for an advert with the demo's timers:
 // 3·advbase + advskew/256 s.
 const masterDownMS = 3*1000 + 100*1000/256.0
 
-const xcarpSync = "sync: {dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}\n"
+// check finds out whether this xcarp knows the pulses.
+func (x xcarp) check() error {
+	if x.detect == "" {
+		return nil
+	}
+	dir, err := os.MkdirTemp("", dirPrefix+fmt.Sprint(os.Getpid())+"-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	s := x.setting("fw-a", dir)
+	if err := s.write("xcarp.yaml"); err != nil {
+		return err
+	}
+	// It complains of much else: the configuration is for another machine.
+	out, err := exec.Command(x.program, "check", filepath.Join(dir, "xcarp.yaml")).CombinedOutput()
+	if err != nil && bytes.Contains(out, []byte("detect")) {
+		return fmt.Errorf("detect: %s is not in this version", x.detect)
+	}
+	return nil
+}
+
+func (x xcarp) setting(node, dir string) setting {
+	return setting{Node: node, Dir: dir, Sync: x.sync, Detect: x.detect, AdvBase: x.advBase, AdvSkew: x.advSkew}
+}
 
 func (x xcarp) prepare(ctx context.Context, n *Net) error {
 	if err := n.mountBPF(); err != nil {
@@ -84,17 +124,11 @@ func (x xcarp) prepare(ctx context.Context, n *Net) error {
 		return fmt.Errorf("make a key with %s keygen: %w", x.program, withStderr(err))
 	}
 	for _, r := range n.Routers() {
-		keyFile := filepath.Join(r.Dir, "xcarp.key")
-		if err := os.WriteFile(keyFile, key, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(r.Dir, "xcarp.key"), key, 0o600); err != nil {
 			return fmt.Errorf("write the key of %s: %w", r.Name, err)
 		}
-		line := ""
-		if x.sync {
-			line = xcarpSync
-		}
-		conf := fmt.Sprintf(xcarpConfig, r.Name, keyFile, line)
-		if err := os.WriteFile(filepath.Join(r.Dir, "xcarp.yaml"), []byte(conf), 0o600); err != nil {
-			return fmt.Errorf("write the configuration of %s: %w", r.Name, err)
+		if err := x.setting(r.Name, r.Dir).write("xcarp.yaml"); err != nil {
+			return err
 		}
 		for _, d := range []string{"run", "state"} {
 			if err := os.Mkdir(filepath.Join(r.Dir, d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -103,6 +137,32 @@ func (x xcarp) prepare(ctx context.Context, n *Net) error {
 		}
 	}
 	return nil
+}
+
+// demote is the planned move: xcarp demotes itself below its peer.
+func (x xcarp) demote(ctx context.Context, r *Node) error {
+	return x.tell(ctx, r, "demote", "--by", "240", "--reason", "handover")
+}
+
+func (x xcarp) undemote(ctx context.Context, r *Node) error { return x.tell(ctx, r, "undemote") }
+
+// tell carries out a command of an operator.
+func (x xcarp) tell(ctx context.Context, r *Node, args ...string) error {
+	if _, err := exec.CommandContext(ctx, x.program, append(args, x.dirs(r)...)...).Output(); err != nil {
+		return fmt.Errorf("xcarp %s on %s: %w", args[0], r.Name, withStderr(err))
+	}
+	return nil
+}
+
+// xcarpMasters counts in a log how often a group became master.
+func xcarpMasters(log []byte) int {
+	n := 0
+	for _, t := range parseXCarpLog("", log) {
+		if t.To == string(Master) {
+			n++
+		}
+	}
+	return n
 }
 
 // dirs are the flags by which several nodes live on one machine.
@@ -116,9 +176,7 @@ func (x xcarp) dirs(r *Node) []string {
 
 func (x xcarp) start(_ context.Context, r *Node) error {
 	args := append([]string{"run", "--config", filepath.Join(r.Dir, "xcarp.yaml")}, x.dirs(r)...)
-	cmd := exec.Command(x.program, args...) // its life is the node's, not the context's
-	cmd.Dir = r.Dir
-	return r.Start(cmd)
+	return r.Start(exec.Command(x.program, args...)) // its life is the node's, not the context's
 }
 
 // xcarpShow is the part of `xcarp show -o json` that the lab reads.

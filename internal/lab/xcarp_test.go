@@ -77,7 +77,7 @@ func TestParseFault(t *testing.T) {
 		}
 		f.effect() // panics for a fault without one
 	}
-	for _, s := range []string{"handover", "fire", ""} {
+	for _, s := range []string{"fire", ""} {
 		if got, err := ParseFault(s); err == nil {
 			t.Errorf("%q: got %q, want an error", s, got)
 		}
