@@ -203,6 +203,9 @@ func (c *checker) after(n *node, p *pending) {
 	is, was := to == carp.Master, p.from == carp.Master
 	if is != was {
 		c.total++
+		if c.due != 0 && n.rank() != l.ranked {
+			c.calm() // it thinks otherwise of itself than before: see each
+		}
 		switch {
 		case l.lapsed && c.due > c.w.now:
 			// The end of what went wrong before: its last sends had failed.

@@ -29,7 +29,7 @@ func TestSeeds(t *testing.T) {
 		return
 	}
 	// A simulator in which nothing happens finds nothing.
-	if s.Seeds != *seeds || s.Events < 1000*int(s.Seeds) || s.Transitions < 10*int(s.Seeds) || s.Refused < 10*int(s.Seeds) {
+	if s.Seeds != *seeds || s.Events < 1000*int(s.Seeds) || s.Transitions < 8*int(s.Seeds) || s.Refused < 10*int(s.Seeds) {
 		t.Errorf("too little happened: %d seeds, %d events, %d changes of role, %d adverts refused",
 			s.Seeds, s.Events, s.Transitions, s.Refused)
 	}
