@@ -177,6 +177,9 @@ func (g *Guard) signs() bool { return g.cfg.Send && len(g.cfg.Keys) > 0 }
 // own returns where our adverts are in the order of all, with a trailer or not.
 func (g *Guard) own() Mark { return Mark{g.cfg.Epoch, g.self.Counter} }
 
+// Counter returns that of our last advert, or where we begin, with a trailer or not.
+func (g *Guard) Counter() uint64 { return g.self.Counter }
+
 // Marks returns the last accepted mark of every other node that has a trailer.
 func (g *Guard) Marks() map[uint64]Mark { return maps.Clone(g.marks) }
 

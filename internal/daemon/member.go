@@ -120,7 +120,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 	d.identity.Guard(g.Name, &c.Guard)
 	if old != nil { // what it has said and heard is not on the disk yet
 		self, others := old.group.Marks()
-		c.Machine.Counter = max(c.Machine.Counter, self.Counter)
+		c.Machine.Counter = max(c.Machine.Counter, old.group.Counter())
 		c.Guard.Epoch, c.Guard.Seen = max(c.Guard.Epoch, self.Epoch), others
 	}
 	m.clues = clues{vhid: g.VHID, advbase: g.AdvBase, password: groupPassword(d.signingKey(), g), keys: idsOf(d.keysNow()), prefixes: g.Addresses, others: slices.Collect(maps.Keys(shared(cfg)))}

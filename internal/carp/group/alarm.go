@@ -149,6 +149,13 @@ func (g *Group) Marks() (self carp.Mark, others map[uint64]carp.Mark) {
 	return g.guard.Self(), g.guard.Marks()
 }
 
+// Counter returns that of our last advert: who takes our place goes on from there.
+func (g *Group) Counter() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.guard.Counter()
+}
+
 // SetKeys replaces the keys of the trailer, of which the first one signs, and that
 // of the CARP digest, unless it is nil.
 func (g *Group) SetKeys(trailer []*carp.TrailerKey, digest *carp.Key) {

@@ -523,8 +523,7 @@ func TestAReplacedGroupLeavesItsRole(t *testing.T) {
 		}
 		next := start(t, s, 1, carp.Config{AdvBase: 1, AdvSkew: 50, Preempt: true}, func(c *Config) {
 			c.Adopt, c.Term = role, a.Status().Term
-			self, _ := a.Marks()
-			c.Machine.Counter = self.Counter // or the backup takes it for a replay
+			c.Machine.Counter = a.Counter() // or the backup takes it for a replay
 		})
 		wantState(t, next, carp.Master)
 		time.Sleep(10 * time.Second)
