@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"net/netip"
 	"time"
 )
 
@@ -138,14 +137,14 @@ type Guard struct {
 	wants  uint64          // the epoch to begin when it is stored
 	marks  map[uint64]Mark // of the other nodes, by id
 	twin   Mark            // the last advert of ours that we did not send
-	plain  map[netip.Addr]*plainPeer
+	plain  []*plainPeer
 	told   time.Time // when somebody was last told what we have seen of him
 	record recent
 }
 
 // NewGuard returns a Guard.
 func NewGuard(c GuardConfig) *Guard {
-	g := &Guard{cfg: c, marks: maps.Clone(c.Seen), plain: map[netip.Addr]*plainPeer{}}
+	g := &Guard{cfg: c, marks: maps.Clone(c.Seen)}
 	g.self.Counter = c.Counter
 	if g.marks == nil {
 		g.marks = map[uint64]Mark{}

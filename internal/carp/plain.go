@@ -10,18 +10,56 @@ import (
 // plainPeer is what is known of a peer without a trailer. Nothing but its digest
 // speaks for it, and that covers only the counter: what has a new counter is
 // genuine, though its interval may have been changed on the way; what has an old
-// one may be anybody's.
+// one may be anybody's. So it is known by its counters, and not by where they come
+// from: that anybody can write.
 type plainPeer struct {
-	counter uint64
-	moves   bool          // its counter does: FreeBSD, NetBSD, ucarp; OpenBSD's stands still
-	pinned  time.Duration // the best interval that it was first heard with
-	base    uint8
-	skew    uint8
-	heard   time.Time // last advert that was not better than pinned
+	from    [2]netip.Addr // IPv4, IPv6; not valid: not heard there yet
+	counter uint64        // the newest
+	step    uint64        // from the one before, if it counts
+	counts  bool          // it is another one each time: FreeBSD, NetBSD, ucarp; OpenBSD's stands still
+	single  bool          // it was heard once
+
+	pinned time.Duration // the best interval that it was first heard with; 0: none yet
+	base   uint8
+	skew   uint8
+	heard  time.Time // last advert that was not better than pinned
+	last   time.Time // last advert
 }
 
-// maxPlain bounds what strangers can make us remember.
-const maxPlain = 64
+const (
+	// maxPlain bounds what strangers can make us remember.
+	maxPlain = 64
+
+	// plainNear is how many steps ahead a peer's next counter is that it is believed
+	// with even if another peer, which once went on from the same, is further.
+	plainNear = recentPlain
+
+	// plainChanges from one place to counters far from each other, all heard once,
+	// and they are drawn anew for each advert: FreeBSD, NetBSD and ucarp do so until
+	// they hear somebody. One is a reboot, or somebody else in the same place.
+	plainChanges = 2
+)
+
+// family is the index of an address in plainPeer.from.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// speaksFrom reports whether an address is the peer's, or the first one that is
+// heard of it in that family.
+func (p *plainPeer) speaksFrom(a netip.Addr) bool {
+	at := &p.from[family(a)]
+	if !at.IsValid() {
+		*at = a
+	}
+	return *at == a
+}
+
+// alive reports whether the peer was heard before everybody counts it as gone.
+func (g *Guard) alive(p *plainPeer, now time.Time) bool { return now.Sub(p.last) <= g.cfg.Forget }
 
 // judgePlain decides about an advert whose digest is right and that has no
 // trailer.
@@ -29,34 +67,48 @@ func (g *Guard) judgePlain(now time.Time, v *Verdict) {
 	if g.cfg.Auth == Permissive {
 		v.Alarm = AlarmPlain
 	}
-	from := v.From
-	if by, ok := g.record.who(v.Counter, v.Digest); ok && by != from && by.Is4() == from.Is4() {
-		// The two families of OpenBSD share a counter, two hosts never do.
-		v.Why, v.Alarm = DropReplay, AlarmRelabeled
-		return
-	}
-	p := g.plain[from]
-	if p == nil || now.Sub(p.heard) > g.cfg.Forget && !g.knows(v, from) {
-		g.meet(now, v, from)
-		return
-	}
-	same := v.Counter == p.counter
+	p, old := g.newest(v.Counter), (*plainPeer)(nil)
+	stands := p != nil && !p.counts && p.speaksFrom(v.From)
 	switch {
-	case same && p.moves, !same && g.knows(v, from), !same && p.moves && behind(v.Counter, p.counter, plainWindow):
+	case stands:
+		p.single = false
+	case p != nil:
+		old = p
+	default:
+		if old = g.record.who(v.Counter, v.Digest); old == nil {
+			p, old = g.speaker(now, v)
+		}
+	}
+	switch {
+	case old != nil:
 		v.Why, v.Alarm = DropReplay, AlarmReplay
-		if v.AdvBase != p.base || v.AdvSkew != p.skew {
+		if v.AdvBase != old.base || v.AdvSkew != old.skew || v.From != old.from[family(v.From)] {
 			v.Alarm = AlarmRelabeled
 		}
 		return
-	}
-	interval := Interval(v.AdvBase, v.AdvSkew)
-	switch {
-	case interval < p.pinned && same:
-		v.Why, v.Alarm = DropPinned, AlarmBetter
-		if now.Sub(p.heard) > g.cfg.Forget {
-			g.meet(now, v, from) // its older self is gone: it was configured anew
-		}
+	case p == nil:
+		v.Why = DropPinned // no room
 		return
+	}
+	g.pin(now, v, p, stands)
+	if v.Why == Accepted {
+		p.last = now
+		g.record.add(v.Counter, v.Digest, p)
+	}
+}
+
+// pin compares how good a peer says that it is with how good it was first heard to
+// be.
+func (g *Guard) pin(now time.Time, v *Verdict, p *plainPeer, stands bool) {
+	interval := Interval(v.AdvBase, v.AdvSkew)
+	gone := now.Sub(p.heard) > g.cfg.Forget // its older self: it was configured anew
+	switch {
+	case v.Goodbye() && (p.pinned == 0 || gone):
+		// Says nothing about how good it will be.
+	case p.pinned == 0, gone && (!stands || interval < p.pinned):
+		p.pinned, p.base, p.skew, p.heard = interval, v.AdvBase, v.AdvSkew, now
+	case interval < p.pinned && stands:
+		v.Why, v.Alarm = DropPinned, AlarmBetter
 	case interval < p.pinned:
 		// Genuine, so it lives; how good it is, is not believed until its older
 		// self has been silent.
@@ -68,40 +120,95 @@ func (g *Guard) judgePlain(now time.Time, v *Verdict) {
 	default:
 		p.heard = now
 	}
-	p.moves = p.moves || !same
-	p.counter = v.Counter
-	g.record.add(v.Counter, v.Digest, from)
 }
 
-// meet makes the acquaintance of a plain peer, or renews it.
-func (g *Guard) meet(now time.Time, v *Verdict, from netip.Addr) {
-	if g.plain[from] == nil && len(g.plain) >= maxPlain {
-		for a, p := range g.plain {
-			if now.Sub(p.heard) > g.cfg.Forget {
-				delete(g.plain, a)
+// newest returns the peer whose newest counter this is.
+func (g *Guard) newest(counter uint64) *plainPeer {
+	for _, p := range g.plain {
+		if p.counter == counter {
+			return p
+		}
+	}
+	return nil
+}
+
+// speaker returns the peer that a counter which was not heard before belongs to; or
+// the peer that was there before, and has been further since; or nothing, if there
+// is no room for one more.
+func (g *Guard) speaker(now time.Time, v *Verdict) (p, old *plainPeer) {
+	var near, next, here, drawn *plainPeer
+	singles := 0
+	later := func(a, b *plainPeer) bool { return a == nil || b.last.After(a.last) }
+	at := family(v.From)
+	for _, p := range g.plain {
+		ahead, home := v.Counter-p.counter, p.from[at] == v.From
+		switch {
+		case home && ahead <= plainNear*max(p.step, 1) && g.alive(p, now) && later(near, p):
+			near = p
+		case behind(v.Counter, p.counter, plainWindow):
+			// Its own place is where a peer whose counters were set back may be
+			// believed again: when it counts as gone.
+			if g.alive(p, now) || !home {
+				old = p
+			}
+		case ahead < plainWindow && (home || !p.from[at].IsValid() && g.alive(p, now)) && later(next, p):
+			next = p
+		}
+		if home && later(here, p) {
+			here = p
+		}
+		if home && p.single && g.alive(p, now) {
+			singles++
+			if later(drawn, p) {
+				drawn = p
 			}
 		}
-		if len(g.plain) >= maxPlain {
-			v.Why = DropPinned
-			return
-		}
 	}
-	g.record.add(v.Counter, v.Digest, from)
-	v.Why = Accepted
-	p := &plainPeer{counter: v.Counter, pinned: Interval(v.AdvBase, v.AdvSkew), base: v.AdvBase, skew: v.AdvSkew, heard: now}
-	if old := g.plain[from]; old != nil {
-		p.moves = old.moves || old.counter != v.Counter
+	switch {
+	case near != nil:
+		return near.count(v), nil
+	case old != nil:
+		return nil, old
+	case next != nil:
+		return next.count(v), nil
+	case singles >= plainChanges, singles > 0 && drawn.counts:
+		drawn.counter, drawn.counts = v.Counter, true
+		return drawn, nil
 	}
-	if v.Goodbye() {
-		return // says nothing about how good it will be
+	p = &plainPeer{counter: v.Counter, single: true}
+	if here != nil { // it has rebooted, or they are two
+		p.pinned, p.base, p.skew, p.heard = here.pinned, here.base, here.skew, here.heard
 	}
-	g.plain[from] = p
+	p.from[at] = v.From
+	return g.remember(now, p), nil
 }
 
-// knows reports whether this peer's counter and digest were heard before.
-func (g *Guard) knows(v *Verdict, from netip.Addr) bool {
-	by, ok := g.record.who(v.Counter, v.Digest)
-	return ok && by == from
+// count takes the next counter of a peer that counts.
+func (p *plainPeer) count(v *Verdict) *plainPeer {
+	p.speaksFrom(v.From)
+	p.step = v.Counter - p.counter
+	p.counter, p.counts, p.single = v.Counter, true, false
+	return p
+}
+
+// remember makes room for a peer, in the place of the one that was heard longest
+// ago, and returns it, or nil if all are alive.
+func (g *Guard) remember(now time.Time, p *plainPeer) *plainPeer {
+	if len(g.plain) < maxPlain {
+		g.plain = append(g.plain, p)
+		return p
+	}
+	oldest := 0
+	for i, q := range g.plain {
+		if q.last.Before(g.plain[oldest].last) {
+			oldest = i
+		}
+	}
+	if g.alive(g.plain[oldest], now) {
+		return nil
+	}
+	g.plain[oldest] = p
+	return p
 }
 
 // recentPlain is how many plain adverts are remembered.
@@ -112,28 +219,27 @@ type recent struct {
 	ring [recentPlain]struct {
 		counter uint64
 		digest  uint64 // its first eight bytes
-		from    netip.Addr
+		peer    *plainPeer
 	}
 	next int
 }
 
-func (r *recent) who(counter uint64, digest [20]byte) (netip.Addr, bool) {
+func (r *recent) who(counter uint64, digest [20]byte) *plainPeer {
 	d := binary.BigEndian.Uint64(digest[:])
 	for i := range r.ring {
-		if e := &r.ring[i]; e.from.IsValid() && e.counter == counter && e.digest == d {
-			return e.from, true
+		if e := &r.ring[i]; e.peer != nil && e.counter == counter && e.digest == d {
+			return e.peer
 		}
 	}
-	return netip.Addr{}, false
+	return nil
 }
 
-func (r *recent) add(counter uint64, digest [20]byte, from netip.Addr) {
-	d := binary.BigEndian.Uint64(digest[:])
-	e := &r.ring[r.next]
-	if last := &r.ring[(r.next+recentPlain-1)%recentPlain]; last.from == from && last.counter == counter && last.digest == d {
+func (r *recent) add(counter uint64, digest [20]byte, p *plainPeer) {
+	if r.who(counter, digest) != nil {
 		return // OpenBSD's counter stands still
 	}
-	e.counter, e.digest, e.from = counter, d, from
+	e := &r.ring[r.next]
+	e.counter, e.digest, e.peer = counter, binary.BigEndian.Uint64(digest[:]), p
 	r.next = (r.next + 1) % recentPlain
 }
 
