@@ -49,7 +49,7 @@ func show(ctx context.Context, w io.Writer, o *options, want []string, asJSON bo
 		return err
 	}
 	if len(want) == 1 {
-		s.Groups = slices.DeleteFunc(s.Groups, func(g daemon.GroupStatus) bool { return g.Name != want[0] })
+		s.Groups = slices.DeleteFunc(s.Groups, func(g daemon.GroupStatus) bool { return g.Name != want[0] && g.Group != want[0] })
 		if len(s.Groups) == 0 {
 			return fmt.Errorf("no group %q: `xcarp show` lists them", want[0])
 		}
@@ -72,7 +72,7 @@ func render(s *daemon.Status, now time.Time) string {
 	for _, g := range s.Groups {
 		fmt.Fprintf(&b, "\n%s: %s for %s (%s)\n", g.Name, g.State, round(now.Sub(g.Since)), g.Reason)
 		fmt.Fprintf(&b, "  vhid %d on %s, vMAC %s, mode %s, XDP %s, ARP/ND answered by %s\n", g.VHID, g.Carpdev, g.VMAC, g.Mode, g.XDPMode, g.Answer)
-		fmt.Fprintf(&b, "  addresses   %s\n", strings.Join(g.Addresses, " "))
+		fmt.Fprintf(&b, "  addresses   %s%s\n", strings.Join(g.Addresses, " "), sharing(&g))
 		fmt.Fprintf(&b, "  timers      advbase %d s, advskew %d: advert every %.4g s, master-down after %.4g s, preempt %s\n",
 			g.AdvBase, g.AdvSkew, g.IntervalMS/1e3, g.MasterDownMS/1e3, onOff(g.Preempt))
 		fmt.Fprintf(&b, "  lease       %.4g s left, term %d\n", g.LeaseMS/1e3, g.Term)
@@ -106,6 +106,17 @@ func render(s *daemon.Status, now time.Time) string {
 		fmt.Fprintf(&b, "conntrack: %d of %d entries\n", s.Table.Entries, s.Table.Max)
 	}
 	return b.String()
+}
+
+// sharing says how the addresses are shared with other vhids.
+func sharing(g *daemon.GroupStatus) string {
+	switch g.Balance {
+	case "":
+		return ""
+	case "arp":
+		return fmt.Sprintf(", shared with other vhids: balance arp by %s", g.BalanceBy)
+	}
+	return ", shared with other vhids: balance " + g.Balance
 }
 
 // hearing says what is heard on the carpdev from anybody at all.

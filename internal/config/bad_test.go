@@ -12,6 +12,12 @@ func g(more string) string {
 	return "node: n\ngroups:\n  g: {vhid: 1, carpdev: eth0, addresses: [10.0.0.1/24], pass: x" + more + "}\n"
 }
 
+// shared is a text with one group that has what is given on top of what it needs, but
+// for a vhid.
+func shared(more string) string {
+	return "node: n\npreempt: true\ngroups:\n  g: {" + more + ", carpdev: eth0, addresses: [10.0.0.1/24], pass: x}\n"
+}
+
 // addr is a text with one group of one address.
 func addr(a string) string {
 	return "groups: {g: {vhid: 1, carpdev: eth0, pass: x, addresses: [" + a + "]}}\n"
@@ -46,8 +52,24 @@ var bad = []struct{ name, text, want string }{
 xcarp.yaml:1:77: unknown key "auth_pass" in a group: did you mean "pass"?`},
 	{"unknown key in sync", s("{dev: eth2, ports: 1, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}"), `xcarp.yaml:3:19: unknown key "ports" in sync: did you mean "port"?`},
 	{"later, top", g("") + "accelerate: {}\n", `xcarp.yaml:4:1: accelerate is not supported by this version: remove it`},
-	{"later, group", g(", balance: arp"), `xcarp.yaml:3:66: balance is not supported by this version: remove it`},
-	{"later, misspelt", g(", carpnods: 1"), `xcarp.yaml:3:66: unknown key "carpnods" in a group: "carpnodes" is not supported by this version`},
+	{"later, group", g(", detect: fast"), `xcarp.yaml:3:66: detect is not supported by this version: remove it`},
+	{"later, misspelt", g(", detct: fast"), `xcarp.yaml:3:66: unknown key "detct" in a group: "detect" is not supported by this version`},
+	{"balance alone", g(", balance: arp"), `xcarp.yaml:3:66: group "g" has balance and no carpnodes: add carpnodes: {1: 0, 2: 100}, a vhid and its advskew here for each node`},
+	{"carpnodes and vhid", g(", carpnodes: {1: 0}"), `xcarp.yaml:3:7: group "g" has both vhid and carpnodes: keep one of them`},
+	{"carpnodes misspelt", g(", carpnods: 1"), `xcarp.yaml:3:66: unknown key "carpnods" in a group: did you mean "carpnodes"?`},
+	{"carpnodes, empty", shared("carpnodes: {}"), `xcarp.yaml:4:18: carpnodes is empty: write {1: 0, 2: 100}, or by node: {fw-a: {1: 0, 2: 100}, fw-b: {1: 100, 2: 0}}`},
+	{"carpnodes of vhid 0", shared("carpnodes: {0: 0, 1: 0}"), `xcarp.yaml:4:19: vhid 0 is out of range: write a number from 1 to 255`},
+	{"carpnodes of a great advskew", shared("carpnodes: {1: 255}"), `xcarp.yaml:4:22: advskew 255 is out of range: write a number from 0 to 254`},
+	{"carpnodes and an advskew", shared("carpnodes: {1: 0}, advskew: 7"), `xcarp.yaml:4:26: group "g" has an advskew for each vhid in carpnodes: write it there: {1: 0, 2: 100}`},
+	{"carpnodes of other nodes", shared("carpnodes: {fw-a: {1: 0}}"), `xcarp.yaml:4:7: carpnodes has no entry for this node, "n": add n: {1: 0, 2: 100}`},
+	{"carpnodes that differ", shared("carpnodes: {n: {1: 0, 2: 0}, m: {1: 0, 3: 0}}"), `xcarp.yaml:4:36: carpnodes of "m" has vhids 1, 3, and another node 1, 2: name the same vhids for each node, with other advskews`},
+	{"balance, unknown", shared("carpnodes: {1: 0}, balance: ipp"), `xcarp.yaml:4:35: balance cannot be "ipp": did you mean "ip"?`},
+	{"balance for hubs", shared("carpnodes: {1: 0}, balance: ip-unicast"), `xcarp.yaml:4:35: balance: ip-unicast needs a hub: a switch learns where the MAC is: write ip or ip-stealth`},
+	{"balance_by of frames", shared("carpnodes: {1: 0}, balance: ip, balance_by: mac"), `xcarp.yaml:4:39: balance_by is for balance: arp: remove it: frames are shared by their source and destination`},
+	{"vhid of another's carpnodes", shared("carpnodes: {1: 0, 2: 0}") + "  h: {vhid: 2, carpdev: eth0, addresses: [10.0.0.2/24], pass: x}\n",
+		`xcarp.yaml:5:13: vhid 2 on eth0 is taken by group "g": give one of them another vhid`},
+	{"bundle of one that shares and one that does not", shared("carpnodes: {1: 0, 2: 0}") + "  h: {vhid: 3, carpdev: eth0, addresses: [10.0.0.2/24], pass: x}\nbundle: [g, h]\n",
+		`xcarp.yaml:6:9: bundle cannot move "g", which has 2 carpnodes, with "h", which has no carpnodes: give all of them as many carpnodes, or leave it out of the bundle`},
 	{"BSD line", "groups:\n  carp1: \"vhid 1 pass secret carpdev em0\"\n", `xcarp.yaml:2:10: the line of group "carp1" lacks an address: write vhid 1 pass PASSWORD carpdev em0 10.0.0.1 netmask 255.255.255.0`},
 	{"BSD line, unknown word", line("vhid 1 pass secret advskwe 5 carpdev em0 10.0.0.1/24"), `xcarp.yaml:2:30: group "carp1": unknown word "advskwe": did you mean "advskew"?`},
 	{"BSD line, out of range", line("vhid 300 pass secret carpdev em0 10.0.0.1/24"), `xcarp.yaml:2:16: group "carp1": vhid 300 is out of range: write a number from 1 to 255`},

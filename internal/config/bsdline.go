@@ -81,7 +81,6 @@ func (r *reader) lineMapping(l *bsd.Line, base *node, place func(bsd.Span) *node
 		}
 		out.entries = kept
 	}
-	shares := false // load sharing is asked for, and was refused
 	for _, s := range l.Settings {
 		at := place(s.Span)
 		value := *at
@@ -103,11 +102,6 @@ func (r *reader) lineMapping(l *bsd.Line, base *node, place func(bsd.Span) *node
 			}
 		case s.Value == "", s.Key == "balancing" && s.Value == "none":
 			drop(key)
-		case (s.Key == "balancing" || s.Key == "carpnodes") && !slices.Contains(groupSection.keys, key):
-			if !shares {
-				r.fail(at, "load sharing is not supported by this version", "leave balancing and carpnodes out")
-			}
-			shares = true
 		case s.Key == "pass":
 			drop("pass_file")
 			put(key, at, &value)
@@ -122,7 +116,7 @@ func (r *reader) lineMapping(l *bsd.Line, base *node, place func(bsd.Span) *node
 			drop("carpnodes")
 			put(key, at, &value)
 		case s.Key == "carpnodes":
-			drop("vhid")
+			drop("vhid", "advskew") // each has its own there
 			put(key, at, nodesMapping(s.Value, at))
 		case s.Key == "carpver" && s.Value == "2":
 		case s.Key == "carpver":

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -65,10 +64,11 @@ type Sync struct {
 	ByAddress bool
 }
 
-// Group is one vhid on one carpdev: the addresses that its master answers for.
+// Group is one vhid on one carpdev: the addresses that its master answers for. Or
+// several vhids that share the addresses, each with a master of its own.
 type Group struct {
 	Name      string
-	VHID      uint8 // 1 to 255
+	VHID      uint8 // 1 to 255; with CarpNodes the lowest of theirs
 	Carpdev   string
 	Addresses []netip.Prefix // sorted; the prefix is that of the subnet
 	AdvBase   uint8          // seconds
@@ -88,6 +88,11 @@ type Group struct {
 	Auth      Auth
 	Trailer   bool // sent; false without a key_file
 	Split     Split
+
+	CarpNodes []CarpNode // that share the addresses, by vhid; nil: VHID has them alone
+	Balance   Balance
+	BalanceBy BalanceBy
+	Of        string // in what Elections returns: the group; else empty
 
 	StartupDelay time.Duration // how long it stays in INIT after a start
 	PreemptDelay time.Duration // how long it then replaces nobody, once ready
@@ -150,14 +155,6 @@ type Metrics struct {
 // Log is how much is said.
 type Log struct {
 	Level string // debug, info, warn or error
-}
-
-// Concerns reports whether what is asked of one group, or of all if that is empty,
-// concerns another: a bundle moves together.
-func (c *Config) Concerns(asked, group string) bool {
-	return asked == "" || asked == group || slices.ContainsFunc(c.Bundles, func(b []string) bool {
-		return slices.Contains(b, asked) && slices.Contains(b, group)
-	})
 }
 
 // Group returns the group of that name, or nil.

@@ -48,7 +48,11 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	place := "groups/" + g.Name
 	r.places[place] = e.key
 	keys := r.section(e.value, groupSection)
+	_, shares := keys["carpnodes"]
 	for _, k := range []string{"vhid", "carpdev", "addresses"} {
+		if k == "vhid" && shares {
+			continue
+		}
 		if _, ok := keys[k]; !ok && !misspelt(e.value, groupSection, k) {
 			r.failf(e.key, "add "+map[string]string{"vhid": "vhid: 1 (to 255)", "carpdev": "carpdev: and the interface",
 				"addresses": "addresses: [10.0.0.1/24]"}[k], "group %q has no %s", g.Name, k)
@@ -57,16 +61,6 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	if k, ok := keys["carpdev"]; ok {
 		g.Carpdev = r.device(k)
 		r.places[place+"/carpdev"] = k.value
-	}
-	if k, ok := keys["vhid"]; ok {
-		n, ok := r.number(k, 1, 255, "")
-		g.VHID = uint8(n)
-		id := fmt.Sprintf("vhid %d on %s", g.VHID, g.Carpdev)
-		if other := seen[id]; ok && g.Carpdev != "" && other != "" {
-			r.failf(k.value, "give one of them another vhid", "%s is taken by group %q", id, other)
-		} else if ok {
-			seen[id] = g.Name
-		}
 	}
 	if k, ok := keys["addresses"]; ok {
 		g.Addresses = r.addresses(k, g, seen)
@@ -93,6 +87,7 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	if k, ok := keys["down"]; ok {
 		g.Down = r.truth(k)
 	}
+	r.vhids(c, &g, e, keys, seen)
 	r.delays(keys, &g.StartupDelay, &g.PreemptDelay)
 	r.destination(c, &g, keys)
 	g.Split = r.split(keys, c.Split)
@@ -314,6 +309,13 @@ func (r *reader) bundles(c *Config, e entry) {
 				bundle = append(bundle, n.text)
 			}
 		}
+		for _, name := range bundle {
+			if n, first := len(c.Group(name).CarpNodes), len(c.Group(bundle[0]).CarpNodes); n != first {
+				r.failf(set, "give all of them as many carpnodes, or leave it out of the bundle",
+					"bundle cannot move %q, which has %s, with %q, which has %s", bundle[0], carpNodesOf(first), name, carpNodesOf(n))
+				break
+			}
+		}
 		if len(set.items) < 2 {
 			r.warn(set, "a bundle of less than two groups does nothing", "name the groups that must move together")
 		}
@@ -321,4 +323,11 @@ func (r *reader) bundles(c *Config, e entry) {
 			c.Bundles = append(c.Bundles, bundle)
 		}
 	}
+}
+
+func carpNodesOf(n int) string {
+	if n == 0 {
+		return "no carpnodes"
+	}
+	return fmt.Sprintf("%d carpnodes", n)
 }

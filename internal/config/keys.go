@@ -29,15 +29,16 @@ var (
 	groupSection = &section{
 		name: "in a group",
 		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
-			"carppeer", "mcast", "mcast6", "dscp", "lladdr", "auth", "trailer", "split", "preempt_delay", "startup_delay", "down"},
-		later: []string{"balance", "carpnodes", "detect", "accelerate", "defer"},
+			"carppeer", "mcast", "mcast6", "dscp", "lladdr", "auth", "trailer", "split", "preempt_delay", "startup_delay", "down",
+			"carpnodes", "balance", "balance_by"},
+		later: []string{"detect", "accelerate", "defer"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",
 			"virtual_router_id": "vhid", "vrid": "vhid", "id": "vhid",
 			"virtual_ipaddress": "addresses", "ip": "addresses", "vip": "addresses", "vips": "addresses",
 			"password": "pass", "passwd": "pass", "auth_pass": "pass", "passfile": "pass_file",
 			"advert_int": "advbase", "interval": "advbase", "priority": "advskew",
-			"peer": "carppeer", "peer6": "carppeer", "unicast_peer": "carppeer",
+			"balancing": "balance", "peer": "carppeer", "peer6": "carppeer", "unicast_peer": "carppeer",
 		},
 	}
 	syncSection = &section{

@@ -49,8 +49,8 @@ func TestALineSaysWhereAdvertsGo(t *testing.T) {
 		"ifconfig wan peer6 10.0.0.3":                              `:20: peer6 is an IPv6 address, not 10.0.0.3: write peer 10.0.0.3`,
 		"ifconfig wan lladdr nonsense":                             `:21: "nonsense" cannot be the MAC address of an interface: write one such as 02:00:c0:ff:ee:01`,
 		"ifconfig wan carppeer 10.0.0.1":                           `:23: carppeer 10.0.0.1 is a shared address: write the own address of the other member on the carpdev, such as 10.0.0.3`,
-		"ifconfig wan balancing ip":                                `:24: load sharing is not supported by this version: leave balancing and carpnodes out`,
-		"ifconfig wan carpnodes 1:0,2:100 balancing ip":            `:24: load sharing is not supported by this version: leave balancing and carpnodes out`,
+		"ifconfig wan balancing ip":                                `:24: group "wan" has balance and no carpnodes: add carpnodes: {1: 0, 2: 100}, a vhid and its advskew here for each node`,
+		"ifconfig wan carpnodes 1:0,2:100 balancing ip-unicast":    `:44: balance: ip-unicast needs a hub: a switch learns where the MAC is: write ip or ip-stealth`,
 		"sysctl net.inet.carp.dscp=4\nifconfig wan mcast 10.0.0.9": `:20: mcast must be a multicast address of its family, not "10.0.0.9": write one such as 224.0.0.18`,
 	} {
 		_, err := edited(t, file, line)

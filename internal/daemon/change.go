@@ -20,12 +20,13 @@ import (
 	"github.com/xcarp/xcarp/internal/loader"
 )
 
-// takingPart lists the groups of a configuration that run.
+// takingPart lists the elections of a configuration that run: one for a group, or
+// one for each vhid that shares its addresses.
 func takingPart(cfg *config.Config) []*config.Group {
 	var all []*config.Group
 	for i := range cfg.Groups {
 		if g := &cfg.Groups[i]; !cfg.Idle && !g.Down {
-			all = append(all, g)
+			all = append(all, g.Elections()...)
 		}
 	}
 	return all
@@ -122,6 +123,8 @@ func (d *Daemon) leave(gone []*member) error {
 		m.end(errLeave)
 	}
 	var errs []error
+	// The fence of addresses that several vhids share is that of one of them, and
+	// stays until the kernel has them no more.
 	for _, m := range gone {
 		<-m.done
 		d.part(m)
@@ -130,9 +133,12 @@ func (d *Daemon) leave(gone []*member) error {
 		m.demoteSiblings("deaf "+m.dev.name, false)
 		d.start.Remove(m)
 		d.unicast.Drop(m.peers)
-		errs = append(errs, m.joined.Close(), m.dev.port.DeleteGroup(m.cfg.VHID))
 		d.keeper.Disown(m.cfg.Name)
 		d.forgetRole(m.cfg.Name)
+		errs = append(errs, m.joined.Close())
+	}
+	for _, m := range gone {
+		errs = append(errs, m.dev.port.DeleteGroup(m.cfg.VHID))
 	}
 	return errors.Join(errs...)
 }
@@ -224,7 +230,7 @@ func (d *Daemon) apply(next *config.Config) error {
 	for _, m := range d.members() {
 		g := want[m.cfg.Name]
 		switch {
-		case g == nil || g.VHID != m.cfg.VHID || g.Carpdev != m.cfg.Carpdev:
+		case g == nil || g.VHID != m.cfg.VHID || g.Carpdev != m.cfg.Carpdev || leader(g) != leader(m.cfg):
 			gone = append(gone, m)
 		case !same(g, m.cfg) || next.SendErr != before.SendErr || next.IfDown != before.IfDown:
 			changed = append(changed, m)
@@ -266,6 +272,14 @@ func same(a, b *config.Group) bool {
 	x, y := *a, *b
 	x.Down, y.Down = false, false
 	return reflect.DeepEqual(x, y)
+}
+
+// leader is the vhid that the addresses of a group are found by.
+func leader(g *config.Group) uint8 {
+	if len(g.CarpNodes) > 0 {
+		return g.CarpNodes[0].VHID
+	}
+	return g.VHID
 }
 
 // restore goes back to what ran before a change that failed on the way: an
@@ -383,7 +397,7 @@ func hooksOf(c *config.Config) []config.Hook {
 
 // had reports whether a configuration has a group, complete or not.
 func had(c *config.Config, group string) bool {
-	return c.Group(group) != nil || slices.ContainsFunc(c.Drafts, func(d config.Draft) bool { return d.Name == group })
+	return c.Has(group) || slices.ContainsFunc(c.Drafts, func(d config.Draft) bool { return d.Name == group })
 }
 
 // demoted tells a group what tracks and operators demote it by.
@@ -489,17 +503,18 @@ func (d *Daemon) withIdle(groups []GroupStatus, cfg *config.Config) []GroupStatu
 		groups = append(groups, g)
 	}
 	for i := range cfg.Groups {
-		g := &cfg.Groups[i]
-		if slices.ContainsFunc(groups, func(s GroupStatus) bool { return s.Name == g.Name }) {
-			continue
+		for _, g := range cfg.Groups[i].Elections() {
+			if slices.ContainsFunc(groups, func(s GroupStatus) bool { return s.Name == g.Name }) {
+				continue
+			}
+			reason := "administratively down"
+			if cfg.Idle {
+				reason = "net.inet.carp.allow is 0"
+			}
+			s := GroupStatus{Name: g.Name, Down: g.Down}
+			s.describe(g, d.carpdevs.Named(g.Carpdev))
+			idle(s, reason)
 		}
-		reason := "administratively down"
-		if cfg.Idle {
-			reason = "net.inet.carp.allow is 0"
-		}
-		s := GroupStatus{Name: g.Name, Down: g.Down}
-		s.describe(g, d.carpdevs.Named(g.Carpdev))
-		idle(s, reason)
 	}
 	for _, draft := range cfg.Drafts {
 		idle(draftStatus(draft), "not complete: it lacks "+strings.Join(draft.Missing, ", "))

@@ -144,7 +144,7 @@ func (d *Daemon) open() error {
 	if d.hooks, err = newHooks(d.cfg, d.log); err != nil {
 		return err
 	}
-	known := func(name string) bool { return d.now.Load().Group(name) != nil }
+	known := func(name string) bool { return d.now.Load().Has(name) }
 	if d.operator, err = openOperator(d.paths.State, d.log, known, d.demoteByOperator); err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func (h *hooks) Tell(m *config.Group, t group.Transition) {
 	h.mu.Lock()
 	var hooks []int
 	for i, k := range h.all {
-		if k.wants(t) {
+		if k.wants(t, m.Shared()) {
 			hooks = append(hooks, i)
 		}
 	}
@@ -122,8 +122,8 @@ func (h *hooks) Follow(cfg []config.Hook) {
 }
 
 // wants reports whether the hook asks for the change; with mu held.
-func (k hook) wants(t group.Transition) bool {
-	return slices.Contains(k.cfg.On, t.To.String()) && slices.Contains(k.cfg.Groups, t.Name)
+func (k hook) wants(t group.Transition, group string) bool {
+	return slices.Contains(k.cfg.On, t.To.String()) && slices.Contains(k.cfg.Groups, group)
 }
 
 // Run works off the queue until the context ends, and then for a short while.

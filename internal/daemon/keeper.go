@@ -84,7 +84,7 @@ func (k *keeper) Own(group string, ifindex int, addrs []netip.Addr, local bool, 
 		k.owned[group].since = before.since
 	}
 	gone := slices.DeleteFunc(slices.Clone(before.addrs), func(a netip.Addr) bool {
-		return ifindex == before.ifindex && slices.Contains(addrs, a)
+		return ifindex == before.ifindex && slices.Contains(addrs, a) || k.held(before.ifindex, a)
 	})
 	if err := removeHostAddrs(k.handle, before.ifindex, gone); err != nil {
 		k.log.Error("shared addresses", zap.String("group", group), zap.Error(err))
@@ -104,7 +104,8 @@ func (k *keeper) Disown(group string) {
 		return
 	}
 	delete(k.owned, group)
-	if err := removeHostAddrs(k.handle, o.ifindex, o.addrs); err != nil {
+	gone := slices.DeleteFunc(slices.Clone(o.addrs), func(a netip.Addr) bool { return k.held(o.ifindex, a) })
+	if err := removeHostAddrs(k.handle, o.ifindex, gone); err != nil {
 		k.log.Error("shared addresses", zap.String("group", group), zap.Error(err))
 	}
 }
@@ -241,7 +242,11 @@ func (k *keeper) settle(groups []string) {
 		o := k.owned[group]
 		switch {
 		case !o.local || o.state == carp.Init || o.state == carp.Backup:
-			remove[o.ifindex] = append(remove[o.ifindex], o.addrs...)
+			for _, a := range o.addrs {
+				if !k.held(o.ifindex, a) {
+					remove[o.ifindex] = append(remove[o.ifindex], a)
+				}
+			}
 		case o.state == carp.Master:
 			add[o.ifindex] = append(add[o.ifindex], o.addrs...)
 		}
@@ -256,6 +261,17 @@ func (k *keeper) settle(groups []string) {
 			k.log.Error("shared addresses not added", zap.Strings("groups", groups), zap.Error(err))
 		}
 	}
+}
+
+// held reports whether some group is MASTER of the address, or drains: of several
+// vhids that share it any will do. With mu held.
+func (k *keeper) held(ifindex int, a netip.Addr) bool {
+	for _, o := range k.owned {
+		if o.local && o.ifindex == ifindex && (o.state == carp.Master || o.state == carp.Drain) && slices.Contains(o.addrs, a) {
+			return true
+		}
+	}
+	return false
 }
 
 // setTrap puts into the trap what needs it now: everything while the table is

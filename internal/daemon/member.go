@@ -68,7 +68,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 	for i, p := range g.Addresses {
 		addrs[i] = p.Addr()
 	}
-	if err := dev.port.SetGroup(g.VHID, addrs); err != nil {
+	if err := d.own(m, addrs); err != nil {
 		return nil, err
 	}
 	if m.conn, err = dev.conn(g); err != nil {
@@ -98,6 +98,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 			Send: g.Trailer,
 		},
 		Addrs:        g.Addresses,
+		Quiet:        len(g.CarpNodes) > 0,
 		Conn:         m.conn,
 		HardwareAddr: dev.port.HardwareAddr(),
 		Source4:      dev.source4.Load,
@@ -142,7 +143,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 	if old != nil {
 		d.start.Replace(old, m)
 	} else {
-		d.start.Add(m, cfg.Ready.Settle, d.pending(g.Name), adopted || d.synced(), adopted)
+		d.start.Add(m, cfg.Ready.Settle, d.pending(g.Shared()), adopted || d.synced(), adopted)
 	}
 	m.offUp = dev.OnUp(func(up bool) { d.start.Link(m, up) })
 	return m, nil
@@ -217,11 +218,9 @@ func (m *member) bundled() []*member {
 func (d *Daemon) bundle() {
 	for _, m := range d.members() {
 		var siblings []*member
-		for _, names := range d.now.Load().Bundles {
-			for _, s := range d.members() {
-				if s != m && slices.Contains(names, m.cfg.Name) && slices.Contains(names, s.cfg.Name) {
-					siblings = append(siblings, s)
-				}
+		for _, s := range d.members() {
+			if d.now.Load().Together(m.cfg.Name, s.cfg.Name) {
+				siblings = append(siblings, s)
 			}
 		}
 		m.siblings.Store(&siblings)
@@ -398,7 +397,6 @@ func (d *Daemon) peerRoles(node string, roles []sync.GroupRole) {
 // status describes the group; packets are the dataplane's verdicts for its vhid.
 func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 	s := m.group.Status()
-	vmac := carp.VirtualMAC(m.cfg.VHID)
 	role := m.dev.port.Role(m.cfg.VHID)
 	g := GroupStatus{
 		Name:         m.cfg.Name,
@@ -423,7 +421,10 @@ func (m *member) status(packets map[string]uint64, now time.Time) GroupStatus {
 		Trailer:      m.cfg.Trailer,
 		Packets:      packets,
 		Addresses:    []string{},
-		VMAC:         net.HardwareAddr(vmac[:]).String(),
+		VMAC:         told(m.cfg).String(),
+		Group:        m.cfg.Of,
+		Balance:      string(m.cfg.Balance),
+		BalanceBy:    string(m.cfg.BalanceBy),
 		Mode:         string(m.cfg.Mode),
 		AdvBase:      m.cfg.AdvBase,
 		AdvSkew:      m.cfg.AdvSkew,

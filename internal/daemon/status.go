@@ -45,6 +45,10 @@ type GroupStatus struct {
 	Reason string    `json:"reason"` // why it was entered
 	Term   uint64    `json:"term"`   // takeovers of this group so far
 
+	Group     string `json:"group,omitempty"`      // whose addresses this vhid shares with others
+	Balance   string `json:"balance,omitempty"`    // arp, ip or ip-stealth
+	BalanceBy string `json:"balance_by,omitempty"` // mac or source-ip
+
 	Demotion  int            `json:"demotion"`  // the sum that adverts carry
 	Demotions map[string]int `json:"demotions"` // by owner
 
@@ -103,8 +107,8 @@ type CarpdevStatus struct {
 
 // describe fills in what the configuration says of a group that takes no part.
 func (s *GroupStatus) describe(g *config.Group, dev *carpdev) {
-	vmac := carp.VirtualMAC(g.VHID)
-	s.VHID, s.Carpdev, s.VMAC, s.Mode = g.VHID, g.Carpdev, net.HardwareAddr(vmac[:]).String(), string(g.Mode)
+	s.VHID, s.Carpdev, s.VMAC, s.Mode = g.VHID, g.Carpdev, told(g).String(), string(g.Mode)
+	s.Group, s.Balance, s.BalanceBy = g.Of, string(g.Balance), string(g.BalanceBy)
 	s.AdvBase, s.AdvSkew, s.Preempt = g.AdvBase, g.AdvSkew, g.Preempt
 	s.IntervalMS = float64(carp.Interval(g.AdvBase, g.AdvSkew)) / 1e6
 	s.MasterDownMS = float64(carp.MasterDown(g.AdvBase, g.AdvSkew)) / 1e6

@@ -125,7 +125,7 @@ func (d *Daemon) onTrack(k *tracking, i int, s track.Status) {
 	k.demotes[i] = s.Demote
 	groups := d.now.Load().Tracks[i].Groups
 	for _, m := range d.members() {
-		if slices.Contains(groups, m.cfg.Name) {
+		if slices.Contains(groups, m.cfg.Shared()) {
 			m.group.Demote("track "+s.Name, s.Demote)
 		}
 	}
@@ -147,7 +147,7 @@ func (k *tracking) Join(m *member, cfg *config.Config) {
 	defer k.mu.Unlock()
 	for i := range k.tracks {
 		n := 0
-		if t := &cfg.Tracks[i]; slices.Contains(t.Groups, m.cfg.Name) {
+		if t := &cfg.Tracks[i]; slices.Contains(t.Groups, m.cfg.Shared()) {
 			n = k.demotes[i]
 		}
 		m.group.Demote("track "+cfg.Tracks[i].Name, n)

@@ -196,7 +196,9 @@ func speakers(f *findings, c *config.Config, m Machine, dev string, h Heard) {
 	ours := map[uint8]string{}
 	for i := range c.Groups {
 		if g := &c.Groups[i]; g.Carpdev == dev {
-			ours[g.VHID] = g.Name
+			for _, e := range g.Elections() {
+				ours[e.VHID] = g.Name
+			}
 		}
 	}
 	all := slices.SortedFunc(maps.Keys(h.Speakers), func(a, b Speaker) int {

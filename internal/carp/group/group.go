@@ -27,6 +27,9 @@ type Config struct {
 
 	Addrs []netip.Prefix // the shared addresses
 
+	// Quiet groups announce nothing: neighbours differ in what they are told.
+	Quiet bool
+
 	// Conn moves whole Ethernet frames; Listen makes the real one. Run closes it.
 	Conn net.PacketConn
 
@@ -168,6 +171,9 @@ func New(c Config) *Group {
 		a := p.Addr().Unmap().WithZone("")
 		g.has4 = g.has4 || a.Is4()
 		g.has6 = g.has6 || a.Is6()
+		if c.Quiet {
+			continue
+		}
 		g.announces = append(g.announces, carp.AppendAnnounce(nil, g.vmac, a, c.Router))
 	}
 	return g
