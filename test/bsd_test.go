@@ -140,7 +140,7 @@ func TestTheLinesOfTheTutorialsWork(t *testing.T) {
 	nstest.Eventually(t, 5*time.Second, "no demotion", func() bool { return n.group("carp1").Demotion == 0 })
 
 	// What the parser takes and a version cannot do yet is refused in one line.
-	n.refused(t, "ifconfig carp1 balancing arp carpnodes 1:0,3:100", "load sharing is not supported by this version")
+	n.refused(t, "ifconfig carp1 balancing ip-unicast carpnodes 1:0,3:100", "needs a hub")
 	n.line(t, "ifconfig carp1 -carpnodes balancing none vhid 1")
 
 	// One member by its address, and all again.

@@ -155,7 +155,7 @@ func printInterfaces(ctx context.Context, w io.Writer, o *options, name string, 
 		return err
 	}
 	if name != "" && name != config.SyncName {
-		s.Groups = slices.DeleteFunc(s.Groups, func(g daemon.GroupStatus) bool { return g.Name != name })
+		s.Groups = slices.DeleteFunc(s.Groups, func(g daemon.GroupStatus) bool { return g.Name != name && g.Group != name })
 		if len(s.Groups) == 0 {
 			return fmt.Errorf("no group %q: xcarp ifconfig lists them", name)
 		}
@@ -170,14 +170,31 @@ func printInterfaces(ctx context.Context, w io.Writer, o *options, name string, 
 		return json.NewEncoder(w).Encode(s)
 	}
 	var b strings.Builder
-	for i := range s.Groups {
-		drawInterface(&b, &s.Groups[i])
+	for _, vhids := range interfaces(s.Groups) {
+		drawInterface(&b, vhids)
 	}
 	if s.SyncDev != "" {
 		drawSync(&b, s)
 	}
 	_, err = io.WriteString(w, b.String())
 	return err
+}
+
+// interfaces joins vhids that share their addresses to what is one interface on the
+// BSDs, in their order.
+func interfaces(groups []daemon.GroupStatus) (all [][]*daemon.GroupStatus) {
+	for i := range groups {
+		g := &groups[i]
+		if n := len(all) - 1; g.Group != "" && n >= 0 && all[n][0].Group == g.Group {
+			all[n] = append(all[n], g)
+			continue
+		}
+		all = append(all, []*daemon.GroupStatus{g})
+	}
+	for _, vhids := range all {
+		slices.SortFunc(vhids, func(a, b *daemon.GroupStatus) int { return int(a.VHID) - int(b.VHID) })
+	}
+	return all
 }
 
 // flags are those that a carp interface of OpenBSD shows: running while it takes
@@ -194,22 +211,31 @@ func flags(g *daemon.GroupStatus) string {
 
 // drawInterface draws a group as in_status, carp_status and their like in
 // ifconfig.c of OpenBSD.
-func drawInterface(b *strings.Builder, g *daemon.GroupStatus) {
+func drawInterface(b *strings.Builder, vhids []*daemon.GroupStatus) {
+	g, name := vhids[0], vhids[0].Name
+	if g.Group != "" {
+		name = g.Group
+	}
 	mtu := g.MTU
 	if mtu == 0 {
 		mtu = 1500
 	}
-	fmt.Fprintf(b, "%s: flags=%s mtu %d\n", g.Name, flags(g), mtu)
+	fmt.Fprintf(b, "%s: flags=%s mtu %d\n", name, flags(g), mtu)
 	fmt.Fprintf(b, "\tlladdr %s\n", g.VMAC)
 	dev := g.Carpdev
 	if dev == "" {
 		dev = "none"
 	}
-	fmt.Fprintf(b, "\tcarp: %s carpdev %s vhid %d advbase %d advskew %d\n", g.State, dev, g.VHID, g.AdvBase, g.AdvSkew)
+	if g.Group == "" {
+		fmt.Fprintf(b, "\tcarp: %s carpdev %s vhid %d advbase %d advskew %d\n", g.State, dev, g.VHID, g.AdvBase, g.AdvSkew)
+	} else {
+		fmt.Fprintf(b, "\tcarp: carpdev %s advbase %d balancing %s\n", dev, g.AdvBase, g.Balance)
+		for _, v := range vhids {
+			fmt.Fprintf(b, "\t\tstate %s vhid %d advskew %d\n", v.State, v.VHID, v.AdvSkew)
+		}
+	}
 	fmt.Fprintf(b, "\tgroups: carp\n")
-	// The link of a carp interface is up while it is MASTER.
-	fmt.Fprintf(b, "\tstatus: %s\n", map[string]string{"MASTER": "master", "BACKUP": "backup", "DRAIN": "backup"}[g.State]+
-		map[string]string{"INIT": "invalid"}[g.State])
+	fmt.Fprintf(b, "\tstatus: %s\n", link(vhids))
 	for _, a := range g.Addresses {
 		p, err := netip.ParsePrefix(a)
 		if err != nil {
@@ -228,6 +254,21 @@ func drawInterface(b *strings.Builder, g *daemon.GroupStatus) {
 		}
 		b.WriteString("\n")
 	}
+}
+
+// link is the state of a carp interface's link, which is up while it is MASTER of
+// anything.
+func link(vhids []*daemon.GroupStatus) string {
+	best := "invalid"
+	for _, v := range vhids {
+		switch v.State {
+		case "MASTER":
+			return "master"
+		case "BACKUP", "DRAIN":
+			best = "backup"
+		}
+	}
+	return best
 }
 
 // drawSync draws the sync link as pfsync(4).

@@ -24,7 +24,7 @@ func sysctlCommand(o *options) *cobra.Command {
 	log                      0 warnings, 1 or 2 changes of state, 3 to 7 everything
 	demotion                 what is written is added, as on FreeBSD: 50, then -50
 	ifdown_demotion_factor, senderr_demotion_factor, dscp
-	arpbalance               reads 0: load sharing is set for each group
+	arpbalance               1 if a group has balancing arp, which is set for each group
 
 Without a value it prints, without a name everything. A change holds until the next
 boot; with --save for good.`,

@@ -219,8 +219,11 @@ func (d *Daemon) sysctl(req LineRequest) (LineReply, error) {
 	switch {
 	case s.Name == "demotion":
 		return d.demote(s.Value, s.At, req.Save)
-	case s.Name == "arpbalance" && s.Value == 1:
-		return LineReply{}, refuse(s.At, "xcarp ifconfig carp1 balancing arp carpnodes 1:0,2:100", "arpbalance is set for each group here")
+	case s.Name == "arpbalance" && strconv.Itoa(s.Value) == was:
+		return LineReply{Was: was, Is: was}, nil
+	case s.Name == "arpbalance":
+		return LineReply{}, refuse(s.At, map[int]string{0: "xcarp ifconfig carp1 -carpnodes balancing none vhid 1",
+			1: "xcarp ifconfig carp1 balancing arp carpnodes 1:0,2:100"}[s.Value], "arpbalance is set for each group here")
 	}
 	lines := d.now.Load().Source().Lines.Clone()
 	lines.Sysctl(s)
@@ -250,7 +253,7 @@ func (d *Daemon) sysctlValues() map[string]string {
 	}
 	v := map[string]int{
 		"allow":      number(!cfg.Idle),
-		"arpbalance": 0,
+		"arpbalance": number(slices.ContainsFunc(cfg.Groups, func(g config.Group) bool { return g.Balance == config.BalanceARP })),
 		"preempt":    number(cfg.Preempt),
 		"log":        map[string]int{"debug": 7, "info": 2}[cfg.Log.Level],
 		"demotion":   d.operatorDemotion(),
@@ -260,7 +263,7 @@ func (d *Daemon) sysctlValues() map[string]string {
 		"senderr_demotion_factor": cfg.SendErr,
 	}
 	for name := range v {
-		if n, ok := cfg.Source().Lines.Value(name); ok && name != "demotion" {
+		if n, ok := cfg.Source().Lines.Value(name); ok && name != "demotion" && name != "arpbalance" {
 			v[name] = n
 		}
 	}
