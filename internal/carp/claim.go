@@ -118,25 +118,24 @@ func (m *Machine) Refused(now time.Time, term, theirs uint64) Effects {
 // Claimed tells that a peer has claimed a term of our own dataplane. That has
 // stopped answering already, if it was master; here the rest follows.
 func (m *Machine) Claimed(now time.Time, term uint64) Effects {
-	if e, lapsed := m.lapse(now); lapsed {
-		m.seen = max(m.seen, term)
-		return e
-	}
+	e, lapsed := m.lapse(now)
 	if m.bid != nil && m.bid.term <= term {
 		m.bid, m.refused = nil, now.Add(claimPause)
 	}
 	m.seen = max(m.seen, term)
 	switch {
-	case m.state == Master && term > m.term:
-		e := m.become(now, Drain, "claimed by a peer")
-		e.Role, e.Accept = nil, true
+	case lapsed:
+	case m.state == Master && term >= m.term:
+		// Of the same term, if it came between our decision and the dataplane's.
+		e = m.become(now, Drain, "claimed by a peer")
+		e.Role = nil
 		m.stay = now.Before(m.offered)
 		m.yield, m.down = term, m.drained.Add(claimantTime)
-		return e
 	case m.state == Backup:
 		m.yield = term
 	}
-	return m.Tick(now)
+	e.Accept = true
+	return e
 }
 
 // Handover lets a peer have the role, and does not take it back by itself as long

@@ -16,7 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "write what the machine does into testdata/*.txt")
 
-// TestScripts tells the stories of testdata/*.txt. A line is
+// TestScripts tells the stories of testdata/*.txt, and of testdata/claims, which the
+// simulator does not know. A line is
 //
 //	seconds  fact [args]  => effects
 //
@@ -24,6 +25,8 @@ var update = flag.Bool("update", false, "write what the machine does into testda
 // implied: a master that is never told so loses its lease.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
+	claims, _ := filepath.Glob("testdata/claims/*.txt")
+	files = append(files, claims...)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}

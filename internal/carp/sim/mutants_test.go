@@ -36,7 +36,7 @@ var mutants = []mutant{
 	{"no term of peers", "witness.go", "s.State == Master && s.Term > m.term {", "s.State == Master && s.Term > m.term && false {", []string{RuleBetter}},
 	{"no demotion", "advert.go", "return int(a.Demotion)<<16 | int(a.AdvBase)<<8", "return int(a.AdvBase)<<8", []string{RuleBetter, RuleWorse, RuleBest, RuleFlap}},
 	{"no demotion without preempt", "receive.go", "case me.Demotion < h.Demotion:", "case false:", []string{RuleBest}},
-	{"no preemption", "receive.go", "case m.cfg.Preempt && me.rank() < h.rank():", "case false:", []string{RuleBest}},
+	{"no preemption", "receive.go", "case m.cfg.Preempt && me.rank() < h.rank() && !m.stay:", "case false:", []string{RuleBest}},
 }
 
 // mutantSeeds is how many seeds have to find a mutant. Most need a handful.
