@@ -60,6 +60,7 @@ func TestTheLinesOfTheTutorialsWork(t *testing.T) {
 	n.refused(t, "sysctl net.inet.card.allow", "did you mean net.inet.carp.allow?")
 	n.line(t, "ifconfig carp1 create")
 	n.refused(t, "ifconfig carp1 create", "carp1 exists already")
+	n.refused(t, "ifconfig carp1 -alias 10.0.0.9", "carp1 has no addresses")
 	out := n.line(t, "ifconfig carp1 vhid 1 pass password carpdev lan0 advskew 100 10.0.0.1 netmask 255.255.255.0")
 	if out != "" {
 		t.Errorf("ifconfig says %q", out)
@@ -217,6 +218,18 @@ func TestGroupsComeAndGoBesideOthers(t *testing.T) {
 		t.Errorf("the programs of a carpdev that no group has are still pinned: %v", err)
 	}
 
+	// Without a line in force a restart does not go back to the saved ones.
+	n.line(t, "ifconfig carp2 destroy")
+	if out := n.line(t, "ifconfig carp1 destroy -o json"); !strings.Contains(out, "comes back at the next boot: say it again with --save") {
+		t.Errorf("the destruction of a saved group says %s", out)
+	}
+	n.kill(unix.SIGKILL)
+	n.start()
+	nstest.Eventually(t, 10*time.Second, "the daemon answers", func() bool { return n.status() != nil })
+	if s := n.status(); len(s.Groups) != 0 {
+		t.Errorf("destroyed, and after a restart: %+v", s.Groups)
+	}
+
 	// A reboot forgets the run-dir: what was saved is there, and nothing else.
 	n.kill(unix.SIGTERM)
 	if err := os.RemoveAll(filepath.Join(n.dir, "run")); err != nil {
@@ -279,7 +292,10 @@ bundle: [lan, wan]
 	if g := n.group("lan"); g.AdvSkew != 20 || g.State != "MASTER" || g.Term != term {
 		t.Errorf("lan: %+v", g)
 	}
-	n.line(t, "ifconfig wan destroy")
+	n.refused(t, "ifconfig lan -alias 10.0.0.99", "column 12: lan has no address 10.0.0.99: it has 10.0.0.1/24")
+	if out := n.line(t, "ifconfig wan destroy -o json"); !strings.Contains(out, "overrules until the next boot: take it out there") {
+		t.Errorf("the destruction of a group of the file says %s", out)
+	}
 	if n.group("wan").Name != "" {
 		t.Error("a group of the file was destroyed, and is there")
 	}

@@ -35,6 +35,7 @@ func TestAStaleConfigurationIsSaid(t *testing.T) {
 			t.Errorf("show:\n%s", out)
 		}
 	}
+	n.refused(t, "ifconfig pfsync0 down", "state sync is set up in "+n.conf, "restart the daemon")
 	var right string
 	n.reconfigure(func(s string) string { right = s; return s + "bogus: 1\n" })
 	say(true, "1", "config STALE", "refused", `unknown key "bogus"`)

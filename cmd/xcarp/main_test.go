@@ -44,6 +44,7 @@ func TestACommandLineThatMakesNoSense(t *testing.T) {
 		{"show -o yaml", `-o yaml: not a format: table or json: see xcarp show --help`},
 		{"detach -o yaml", `-o yaml: not a format: table or json: see xcarp detach --help`},
 		{"demote --for 3", `invalid argument "3" for "--for" flag: time: missing unit in duration "3": see xcarp demote --help`},
+		{"sysctl -w net.inet.carp.allow = 1", `a blank beside =: write NAME=VALUE as one word: see xcarp sysctl --help`},
 		{"ifconfig --frob carp1", `unknown flag: --frob: see xcarp ifconfig --help`},
 		{"--run-dir", `flag needs an argument: --run-dir: see xcarp --help`},
 	} {

@@ -80,7 +80,7 @@ may come from xcarp ifconfig and xcarp sysctl.`,
 // left out.
 func loadRun(src config.Source, paths daemon.Paths) (cfg *config.Config, dropped, err error) {
 	run, err := config.ReadLines(paths.RunLines())
-	if err == nil && !run.Empty() {
+	if _, absent := os.Lstat(paths.RunLines()); err == nil && absent == nil {
 		src.Lines = run
 		if cfg, err = loadChecked(src); err == nil {
 			return cfg, nil, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -33,6 +34,11 @@ boot; with --save for good.`,
 			asJSON, err := o.json()
 			if err != nil {
 				return err
+			}
+			for i, n := range names {
+				if n == "=" || i > 0 && strings.HasPrefix(n, "=") || strings.HasSuffix(n, "=") {
+					return usageError{errors.New("a blank beside =: write NAME=VALUE as one word")}
+				}
 			}
 			if len(names) == 0 || len(names) == 1 && strings.TrimSuffix(names[0], ".") == strings.TrimSuffix(bsd.SysctlPrefix, ".") {
 				names = nil

@@ -17,6 +17,8 @@ type Draft struct {
 	Name    string
 	Known   map[string]string // key → value, without the password
 	Missing []string          // words of ifconfig that would complete it
+
+	Addresses []string // as they were given, with their prefix lengths
 }
 
 // edit lays the lines over the tree of the text. Groups that are not complete
@@ -128,6 +130,11 @@ func draft(name string, m *node, hasKey bool) Draft {
 	d := Draft{Name: name, Known: map[string]string{}}
 	has := map[string]bool{}
 	for _, e := range m.entries {
+		if e.key.text == "addresses" {
+			for _, a := range e.value.items {
+				d.Addresses = append(d.Addresses, a.text)
+			}
+		}
 		has[e.key.text] = e.value.kind != list || len(e.value.items) > 0
 		if e.value.kind == scalar && e.key.text != "pass" {
 			d.Known[e.key.text] = e.value.text

@@ -22,14 +22,23 @@ const SyncName = "pfsync0"
 type Lines struct {
 	groups  []*bsd.Line // by name, one each; pfsync0 is among them
 	sysctls []bsd.Sysctl
+
+	layout []laidOut         // the file that they were read from, so that comments stay
+	read   map[string]string // thing → what the file said of it, as one line
 }
 
-// Clone returns a copy that may be changed.
+// laidOut is one line of a file.
+type laidOut struct {
+	text  string
+	thing string // what it is about; empty: a comment
+}
+
+// Clone returns a copy that may be changed. It has no comments.
 func (l *Lines) Clone() *Lines {
 	if l == nil {
 		return &Lines{}
 	}
-	return &Lines{slices.Clone(l.groups), slices.Clone(l.sysctls)}
+	return &Lines{groups: slices.Clone(l.groups), sysctls: slices.Clone(l.sysctls)}
 }
 
 // Empty reports whether the lines change nothing.
@@ -98,16 +107,67 @@ func (l *Lines) KeepSysctl(from *Lines, name string) {
 	}
 }
 
+// things returns one line for each thing that the lines are about, and their order.
+func (l *Lines) things() (lines map[string]string, order []string) {
+	lines = map[string]string{}
+	add := func(thing, line string) {
+		lines[thing] = line
+		order = append(order, thing)
+	}
+	for _, s := range l.sysctls {
+		add("sysctl "+s.Name, fmt.Sprintf("sysctl %s\n", s))
+	}
+	for _, g := range l.groups {
+		add("ifconfig "+g.Name, fmt.Sprintf("ifconfig %s\n", g))
+	}
+	return lines, order
+}
+
 // String returns the lines as ReadLines reads them.
 func (l *Lines) String() string {
 	var b strings.Builder
-	for _, s := range l.sysctls {
-		fmt.Fprintf(&b, "sysctl %s\n", s)
-	}
-	for _, g := range l.groups {
-		fmt.Fprintf(&b, "ifconfig %s\n", g)
+	lines, order := l.things()
+	for _, thing := range order {
+		b.WriteString(lines[thing])
 	}
 	return b.String()
+}
+
+// text returns the file that they were read from with what has changed since: its
+// comments, its order, and its wording of what is the same.
+func (l *Lines) text() string {
+	lines, order := l.things()
+	var b strings.Builder
+	if len(l.layout) == 0 {
+		b.WriteString(linesHead)
+	}
+	written := map[string]bool{}
+	for _, o := range l.layout {
+		line, is := lines[o.thing]
+		switch {
+		case o.thing == "", is && line == l.read[o.thing]:
+			b.WriteString(o.text + "\n")
+		case is && !written[o.thing]:
+			b.WriteString(line)
+		}
+		written[o.thing] = true
+	}
+	for _, thing := range order {
+		if !written[thing] {
+			b.WriteString(lines[thing])
+		}
+	}
+	return b.String()
+}
+
+// linesHead is the comment that a new file begins with.
+const linesHead = "# Written by xcarp ifconfig and xcarp sysctl. One line for each thing.\n"
+
+// remarks reports whether somebody wrote comments into the file.
+func (l *Lines) remarks() bool {
+	return slices.ContainsFunc(l.layout, func(o laidOut) bool {
+		return o.thing == "" && o.text != "" && o.text+"\n" != linesHead
+	})
 }
 
 // ReadLines reads a file of lines, each one beginning with ifconfig or sysctl;
@@ -132,39 +192,44 @@ func ReadLines(path string) (*Lines, error) {
 		n++
 		line = strings.TrimRight(line, "\r\n")
 		if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
+			l.layout = append(l.layout, laidOut{text: line})
 			continue
 		}
 		from := &bsd.Source{Name: path, Line: n, Text: line}
-		if err := l.add(line, from); err != nil {
+		thing, err := l.add(line, from)
+		if err != nil {
 			bad = append(bad, lineProblem(err, from))
 		}
+		l.layout = append(l.layout, laidOut{line, thing})
 	}
 	if len(bad) > 0 {
 		return nil, join(bad)
 	}
+	l.read, _ = l.things()
 	return l, nil
 }
 
-func (l *Lines) add(line string, from *bsd.Source) error {
+// add takes one line of a file and returns what it is about.
+func (l *Lines) add(line string, from *bsd.Source) (thing string, err error) {
 	if strings.HasPrefix(line, "sysctl ") {
 		s, err := bsd.ParseSysctl(line)
 		if err != nil {
-			return err
+			return "", err
 		}
 		s.At.From = from
 		l.Sysctl(s)
-		return nil
+		return "sysctl " + s.Name, nil
 	}
 	g, err := bsd.ParseIfconfig(line)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !strings.HasPrefix(line, "ifconfig ") || g.Name == "" {
-		return &bsd.Error{Span: bsd.Span{Column: 1, Width: 1}, Message: "not a line of ifconfig or sysctl", Fix: "write ifconfig carp1 …, or sysctl net.inet.carp.X=V"}
+		return "", &bsd.Error{Span: bsd.Span{Column: 1, Width: 1}, Message: "not a line of ifconfig or sysctl", Fix: "write ifconfig carp1 …, or sysctl net.inet.carp.X=V"}
 	}
 	g.From(from)
 	l.Ifconfig(g)
-	return nil
+	return "ifconfig " + g.Name, nil
 }
 
 // LineProblem makes a Problem of what a BSD line was refused for.
@@ -186,15 +251,21 @@ func sourceProblem(from *bsd.Source, at bsd.Span, message, fix string) *Problem 
 	return p
 }
 
-// Write replaces the file in one step, readable by its owner alone. Nothing to
-// write removes it.
+// Write replaces the file in one step, readable by its owner alone; comments of the
+// file that the lines were read from stay. Nothing to write removes it.
 func (l *Lines) Write(path string) error {
-	if l.Empty() {
+	if l.Empty() && !l.remarks() {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
+	return l.Hold(path)
+}
+
+// Hold is Write, but a file without lines is one that says nothing, where no file
+// leaves it to others to say something.
+func (l *Lines) Hold(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return err
 	}
@@ -203,8 +274,7 @@ func (l *Lines) Write(path string) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // no longer there once it is renamed
-	const head = "# Written by xcarp ifconfig and xcarp sysctl. One line for each thing.\n"
-	if _, err := f.WriteString(head + l.String()); err != nil {
+	if _, err := f.WriteString(l.text()); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	if err := f.Sync(); err != nil {

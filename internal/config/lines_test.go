@@ -217,6 +217,57 @@ func TestLinesOutliveTheFile(t *testing.T) {
 	}
 }
 
+// What a person wrote into the file of saved lines stays: comments, order, and the
+// wording of what is the same.
+func TestCommentsOfTheSavedLinesStay(t *testing.T) {
+	path := write(t, t.TempDir(), "lines", `# the pair in the cellar
+ifconfig carp2 vhid 2 pass password carpdev em0 10.0.0.2 netmask 255.255.255.0
+
+# until the new switch is there
+sysctl net.inet.carp.preempt=1
+ifconfig carp1 vhid 1 pass password carpdev em0 10.0.0.1/24
+`, 0o600)
+	l, err := ReadLines(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"carp1 advskew 7", "carp3 create"} {
+		line, err := bsd.ParseIfconfig(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Ifconfig(line)
+	}
+	says := func(want string) {
+		t.Helper()
+		if err := l.Write(path); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%v\ngot\n%s\nwant\n%s", err, got, want)
+		}
+		if l, err = ReadLines(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says(`# the pair in the cellar
+ifconfig carp2 vhid 2 pass password carpdev em0 10.0.0.2 netmask 255.255.255.0
+
+# until the new switch is there
+sysctl net.inet.carp.preempt=1
+ifconfig carp1 vhid 1 carpdev em0 advskew 7 pass password 10.0.0.1/24
+ifconfig carp3 create
+`)
+	for _, name := range []string{"carp1", "carp2", "carp3"} {
+		l.Forget(name)
+	}
+	says(`# the pair in the cellar
+
+# until the new switch is there
+sysctl net.inet.carp.preempt=1
+`)
+}
+
 func TestNothingIsAConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	for name, s := range map[string]Source{

@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -81,6 +83,9 @@ func (d *Daemon) ifconfig(req LineRequest) (LineReply, error) {
 		return LineReply{}, refuse(l.At, unknownGroup(now, l.Name, !l.Destroy), "no group %q", l.Name)
 	}
 	l.Create = l.Create || !exists && !l.Destroy
+	if err := possible(now, l); err != nil {
+		return LineReply{}, err
+	}
 	if !l.Queries() {
 		if l.Destroy && !now.InFile(l.Name) {
 			lines.Forget(l.Name)
@@ -94,13 +99,67 @@ func (d *Daemon) ifconfig(req LineRequest) (LineReply, error) {
 	if err != nil {
 		return reply, err
 	}
-	reply.Notes = append(notes, reply.Notes...)
+	reply.Notes = append(append(notes, reply.Notes...), d.elsewhere(now, l, req.Save)...)
 	for _, draft := range d.now.Load().Drafts {
 		if draft.Name == l.Name && len(l.Settings)+len(l.Add)+len(l.Remove) > 0 {
 			reply.Notes = append(reply.Notes, fmt.Sprintf("%s stays in INIT: it lacks %s", draft.Name, strings.Join(draft.Missing, ", ")))
 		}
 	}
 	return reply, nil
+}
+
+// possible refuses what a line would do without any effect.
+func possible(cfg *config.Config, l *bsd.Line) error {
+	if l.Name == config.SyncName && !l.Queries() && cfg.Sync != nil && !cfg.Sync.ByAddress {
+		return refuse(l.At, "change sync there, and restart the daemon", "state sync is set up in %s", cfg.Path)
+	}
+	var has []string
+	if g := cfg.Group(l.Name); g != nil {
+		for _, p := range g.Addresses {
+			has = append(has, p.String())
+		}
+	}
+	for _, draft := range cfg.Drafts {
+		if draft.Name == l.Name {
+			has = draft.Addresses
+		}
+	}
+	for _, a := range l.Remove {
+		there := slices.ContainsFunc(has, func(s string) bool {
+			p, err := netip.ParsePrefix(s)
+			return err == nil && p.Addr() == a.Addr
+		})
+		switch {
+		case there:
+		case len(has) == 0:
+			return refuse(a.Span, "xcarp ifconfig "+l.Name+" shows what it is", "%s has no addresses", l.Name)
+		default:
+			return refuse(a.Span, "it has "+strings.Join(has, ", "), "%s has no address %s", l.Name, a.Addr)
+		}
+	}
+	return nil
+}
+
+// elsewhere says of a group that came or went what the configuration and the saved
+// lines say of it still.
+func (d *Daemon) elsewhere(before *config.Config, l *bsd.Line, save bool) (notes []string) {
+	if !l.Destroy && !l.Create || l.Name == config.SyncName {
+		return nil
+	}
+	if before.InFile(l.Name) {
+		until := "until the next boot"
+		if save {
+			until = "from now on"
+		}
+		if l.Create {
+			return []string{fmt.Sprintf("%s is in %s, too, which this one replaces %s: take it out there", l.Name, before.Path, until)}
+		}
+		return []string{fmt.Sprintf("%s is in %s, which this line overrules %s: take it out there", l.Name, before.Path, until)}
+	}
+	if saved, err := config.ReadLines(d.paths.SavedLines()); l.Destroy && err == nil && saved.Group(l.Name) != nil {
+		return []string{fmt.Sprintf("%s is in %s and comes back at the next boot: say it again with --save", l.Name, d.paths.SavedLines())}
+	}
+	return nil
 }
 
 // unknownGroup is what to do about a name that is no group's.
@@ -316,7 +375,11 @@ func (d *Daemon) follow(lines *config.Lines, keep func(saved *config.Lines), sav
 		return LineReply{}, err
 	}
 	d.setLevel(next)
-	if err := lines.Write(d.paths.RunLines()); err != nil {
+	write := lines.Write
+	if _, err := os.Lstat(d.paths.SavedLines()); err == nil {
+		write = lines.Hold // or the saved ones would hold after a restart
+	}
+	if err := write(d.paths.RunLines()); err != nil {
 		return LineReply{}, fmt.Errorf("done, but a restart of the daemon will forget it: %w", err)
 	}
 	if save {

@@ -128,7 +128,7 @@ func draftStatus(d config.Draft) GroupStatus {
 		return uint8(n)
 	}
 	s := GroupStatus{Name: d.Name, Carpdev: d.Known["carpdev"], VHID: number("vhid"), AdvBase: 1, AdvSkew: number("advskew"),
-		Addresses: []string{}, Down: true}
+		Addresses: append([]string{}, d.Addresses...), Down: true}
 	if _, ok := d.Known["advbase"]; ok {
 		s.AdvBase = number("advbase")
 	}
