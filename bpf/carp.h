@@ -7,7 +7,7 @@
 #define CARP_H
 
 /* Of everything below. A pinned map of another layout is never read. */
-enum layout { LAYOUT = 3 };
+enum layout { LAYOUT = 4 };
 
 /* The numbers of carp.State in Go, which a test compares. */
 enum role { ROLE_INIT, ROLE_BACKUP, ROLE_MASTER, ROLE_DRAIN };
@@ -19,14 +19,26 @@ enum vhid_flag {
 };
 
 /* One per vhid, indexed by the last byte of the virtual MAC. User space maps
- * the array and changes role by compare-and-swap only.
+ * the array. Every field is written whole, by whom it says:
+ *
+ *	role	 daemon and programs, by compare-and-swap only. A claim that is
+ *		 acknowledged changes the word whatever it is, so that a daemon
+ *		 that is about to swap it finds out.
+ *	claim	 programs, by compare-and-swap only.
+ *	hint	 programs; who is last wins.
+ *	the rest the daemon.
+ *
+ * The group's term is the higher one of term and of the claim's.
  */
 struct vhid {
 	__u64 role;  /* low two bits: enum role; the rest: until when it holds */
 	__u64 stamp; /* when the daemon was last known to be alive */
 	enum vhid_flag flags;
-	__u32 pad;
-	__u64 reserved[5];
+	__u32 demotion;
+	__u64 term;  /* that the daemon knows of */
+	__u64 claim; /* the last one acknowledged: session, low half of its term; or 0 */
+	__u64 hint;  /* when a frame for the virtual MAC was last refused */
+	__u64 reserved[2];
 };
 
 /* Whose an address is. */
@@ -117,6 +129,15 @@ enum reason {
 	R_FENCE_ARP,	/* ARP for a shared address, not master */
 	R_FENCE_ND,
 	R_HAIRPIN, /* came in here, goes out here, to a shared address */
+	/* pulses */
+	R_PULSE_ASKED,	  /* and answered */
+	R_PULSE_ANSWER,	  /* a genuine one: noted */
+	R_PULSE_CLAIMED,  /* and acknowledged */
+	R_PULSE_REFUSED,  /* a claim that was not */
+	R_PULSE_BAD,	  /* of no version of ours, or the MAC is wrong */
+	R_PULSE_STRANGER, /* of a session, group or path that is not known here */
+	R_PULSE_OLD,	  /* an answer to what was not asked now */
+	R_PULSE_LIMIT,	  /* asks that are not newer than the last, too many */
 	REASONS = 64,
 };
 
@@ -214,6 +235,84 @@ struct sample {
 	__u8 pad[2];
 	__u8 data[HEADER_LEN + TRAILER_LEN];
 	__u32 pad2;
+};
+
+/* What follows the Ethernet header of a pulse: docs/pulses.md. */
+struct pulse {
+	__u8 version, kind, role, demotion;
+	__be16 age;  /* of the last sign of life, ms */
+	__be16 path; /* the asker's */
+	__be32 session, group;
+	__u64 nonce, term; /* network order, too */
+	__be32 lease;	   /* left, us */
+	__be32 challenge;
+	__u64 mac; /* as a number: little endian */
+};
+
+enum {
+	PULSE_VERSION = 1,
+	PULSE_SIGNED = 5, /* in words of 64 bits */
+	PULSE_SLOTS = 64, /* carpdevs */
+	PULSE_PATHS = 1024,
+};
+
+/* The numbers of carp.PulseKind in Go, which a test compares. */
+enum pulse_kind {
+	PULSE_ASK = 1,
+	PULSE_ANSWER,
+	PULSE_CLAIM,
+	PULSE_ACK,
+	PULSE_REFUSAL,
+};
+
+/* Whose asks are answered. */
+struct pulse_session {
+	__u64 key[2];
+	/* Per slot, and of the sync device: the newest nonce. Who repeats an ask
+	 * cannot come before it, so a flood of them silences nobody.
+	 */
+	__u64 newest[PULSE_SLOTS + 1];
+	__u64 due; /* of the bucket for all that is not newer: see shield.h */
+};
+
+/* Where a group is. */
+struct pulse_group {
+	__u32 slot, vhid;
+};
+
+/* What came back. seq is odd while it is being written. */
+struct pulse_heard {
+	__u64 seq;
+	__u64 at; /* when */
+	__u64 nonce, term;
+	__u64 age;   /* ns */
+	__u64 lease; /* ns */
+	enum pulse_kind kind;
+	enum role role;
+	__u32 demotion, challenge;
+	__u32 session, pad;
+};
+
+/* What is asked from here. User space maps the array and writes what stands above
+ * answer, session last: while it is zero there is no path.
+ */
+struct pulse_path {
+	__u32 session, group;
+	__u64 key[2];
+	__u64 pad[5];
+	struct pulse_heard answer; /* to the last ask */
+	struct pulse_heard claim;  /* to the last claim: an acknowledgement, or a refusal */
+};
+
+/* A claim, as it ended. */
+struct pulse_event {
+	__u64 at;
+	__u64 term; /* that was claimed */
+	__u64 had;  /* the group's before */
+	__u32 session, group;
+	enum reason why;
+	enum role role; /* that was claimed from */
+	__u32 slot, vhid;
 };
 
 #endif

@@ -341,8 +341,11 @@ static __always_inline int gate_vmac(struct ethhdr *eth, void *end, int proto, s
 		silent = R_VMAC_OTHER;
 	}
 	p = this_port();
-	if (!p || role_of(vhid) < ROLE_MASTER)
+	if (!p || role_of(vhid) < ROLE_MASTER) {
+		if (!many && silent == R_VMAC_SILENT)
+			v->hint = bpf_ktime_get_boot_ns(); /* its master may be gone: see pulse.h */
 		return say(f, vhid, silent, DROP);
+	}
 	set_mac(eth->h_dest, p->mac);
 	return say(f, vhid, R_VMAC_TAKEN, TAKE);
 }

@@ -16,6 +16,7 @@
 #define load_bytes bpf_skb_load_bytes
 #include "shield.h"
 #include "gate.h"
+#include "pulse.h"
 
 #define TC_ACT_UNSPEC (-1) /* on to the next program: others have theirs */
 #define TC_ACT_SHOT   2
@@ -26,6 +27,8 @@
 
 #define VLAN_VID 0xfff
 #define PULL	 512
+
+#include "pulse_tc.h"
 
 static __always_inline int ingress(struct __sk_buff *skb, enum shielding shielding)
 {
@@ -45,6 +48,8 @@ static __always_inline int ingress(struct __sk_buff *skb, enum shielding shieldi
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
 	}
+	if (is_pulse(data, end))
+		return pulse_tc(skb);
 	f.judged = quiet;
 	action = gate(data, end, skb->len, shielding, &f);
 	switch (action) {

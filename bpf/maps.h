@@ -6,8 +6,7 @@
 #ifndef MAPS_H
 #define MAPS_H
 
-#define BPF_F_NO_PREALLOC 1
-#define BPF_F_MMAPABLE	  (1 << 10)
+#include "device.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -41,42 +40,6 @@ struct {
 	__type(value, struct share);
 } shares SEC(".maps");
 
-/* Indexed by vhid * REASONS + reason. The key's type is there so that the names
- * of the reasons are in the object, where the loader reads them.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 256 * REASONS);
-	__type(key, enum reason);
-	__type(value, __u64);
-} counters SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct port);
-} ports SEC(".maps");
-
-static __always_inline void count(__u32 vhid, enum reason why)
-{
-	__u32 key = vhid * REASONS + why;
-	__u64 *n = bpf_map_lookup_elem(&counters, &key);
-
-	if (n)
-		(*n)++; /* per CPU and in softirq: no atomics */
-}
-
-/* The only way out: every frame leaves with a reason, every reason but foreign
- * is counted.
- */
-static __always_inline int verdict(__u32 vhid, enum reason why, int action)
-{
-	if (why != R_FOREIGN)
-		count(vhid, why);
-	return action;
-}
-
 static __always_inline struct vhid *vhid_of(__u32 id)
 {
 	id &= 0xff;
@@ -98,13 +61,6 @@ static __always_inline enum role role_of(__u32 id)
 		return ROLE_BACKUP;
 	now = bpf_ktime_get_boot_ns();
 	return now < (word & ~3ULL) ? word & 3 : ROLE_BACKUP;
-}
-
-static __always_inline struct port *this_port(void)
-{
-	__u32 key = 0;
-
-	return bpf_map_lookup_elem(&ports, &key);
 }
 
 /* The vhid that a shared address belongs to, 0 for any other address. */

@@ -65,20 +65,6 @@ struct {
 	__uint(max_entries, 64 * 1024);
 } samples SEC(".maps");
 
-/* May another one pass? Who loses the race for the last place passes, too: the
- * one who won it has made it smaller.
- */
-static __always_inline int within(__u64 *due, __u64 now, __u64 every, __u64 burst)
-{
-	__u64 was = *(volatile __u64 *)due;
-	__u64 at = was > now ? was : now;
-
-	if (at - now > burst)
-		return 0;
-	__sync_val_compare_and_swap(due, was, at + every);
-	return 1;
-}
-
 /* In place of loops that stop at the first difference: constant time. */
 static __always_inline __u32 differ(const __u8 *a, const __u32 *h, int words)
 {

@@ -14,6 +14,8 @@
 #define load_bytes bpf_xdp_load_bytes
 #include "shield.h"
 #include "gate.h"
+#include "pulse.h"
+#include "pulse_xdp.h"
 
 static __always_inline int ingress(struct xdp_md *ctx, enum shielding shielding)
 {
@@ -22,6 +24,8 @@ static __always_inline int ingress(struct xdp_md *ctx, enum shielding shielding)
 	struct port *p = this_port();
 	__u32 len = end - data;
 
+	if (is_pulse(data, end))
+		return pulse_xdp(ctx);
 	f.answer_here = !p || !(p->flags & PORT_ANSWER_TC);
 	switch (gate(data, end, len, shielding, &f)) {
 	case ANSWER:

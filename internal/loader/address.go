@@ -68,6 +68,7 @@ func (p *Port) DeleteGroup(vhid uint8) error {
 	p.known[vhid] = nil
 	p.believed.Unlock()
 	p.maps.stamp(vhid).Store(0)
+	p.maps.forgetPulses(vhid)
 	err := p.unshare(vhid)
 	p.maps.flags(vhid).Store(0)
 	if err := errors.Join(err, p.maps.removeShield(vhid), p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {
@@ -123,6 +124,9 @@ func (m *maps) addrMap(a netip.Addr) *ebpf.Map {
 // addrs lists every shared address and its vhid.
 func (m *maps) addrs() (map[netip.Addr]uint8, error) {
 	all := map[netip.Addr]uint8{}
+	if m.byName[xdpMapAddr4] == nil {
+		return all, nil // of the sync device
+	}
 	var o xdpOwner
 	var a4 [4]byte
 	it := m.byName[xdpMapAddr4].Iterate()

@@ -20,6 +20,13 @@
 // value that this process last saw; see there for why that keeps a process that
 // slept through a takeover from undoing it.
 //
+// # Pulses
+//
+// What peers ask of the dataplane itself (docs/pulses.md) needs maps that all devices
+// of a node share, the sync device included: Pulses has them, pinned beside the
+// folders of the carpdevs, in one whose name no interface can have. Serve tells where a
+// group's role word is, Answer whose asks are answered, Path what is asked from here.
+//
 // # Where the pins live
 //
 // Pins need a bpffs that outlives us. `ip netns exec` gives its child a mount

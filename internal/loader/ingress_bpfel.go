@@ -22,6 +22,11 @@ const (
 	ingressMapCounters          = "counters"
 	ingressMapKnowns            = "knowns"
 	ingressMapPorts             = "ports"
+	ingressMapPulseEvents       = "pulse_events"
+	ingressMapPulseGroups       = "pulse_groups"
+	ingressMapPulsePaths        = "pulse_paths"
+	ingressMapPulsePorts        = "pulse_ports"
+	ingressMapPulseSessions     = "pulse_sessions"
 	ingressMapSampled           = "sampled"
 	ingressMapSamples           = "samples"
 	ingressMapScratches         = "scratches"
@@ -82,18 +87,23 @@ type ingressProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ingressMapSpecs struct {
-	Addr4     *ebpf.MapSpec `ebpf:"addr4"`
-	Addr6     *ebpf.MapSpec `ebpf:"addr6"`
-	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Knowns    *ebpf.MapSpec `ebpf:"knowns"`
-	Ports     *ebpf.MapSpec `ebpf:"ports"`
-	Sampled   *ebpf.MapSpec `ebpf:"sampled"`
-	Samples   *ebpf.MapSpec `ebpf:"samples"`
-	Scratches *ebpf.MapSpec `ebpf:"scratches"`
-	Shares    *ebpf.MapSpec `ebpf:"shares"`
-	Shields   *ebpf.MapSpec `ebpf:"shields"`
-	Vhids     *ebpf.MapSpec `ebpf:"vhids"`
+	Addr4         *ebpf.MapSpec `ebpf:"addr4"`
+	Addr6         *ebpf.MapSpec `ebpf:"addr6"`
+	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Knowns        *ebpf.MapSpec `ebpf:"knowns"`
+	Ports         *ebpf.MapSpec `ebpf:"ports"`
+	PulseEvents   *ebpf.MapSpec `ebpf:"pulse_events"`
+	PulseGroups   *ebpf.MapSpec `ebpf:"pulse_groups"`
+	PulsePaths    *ebpf.MapSpec `ebpf:"pulse_paths"`
+	PulsePorts    *ebpf.MapSpec `ebpf:"pulse_ports"`
+	PulseSessions *ebpf.MapSpec `ebpf:"pulse_sessions"`
+	Sampled       *ebpf.MapSpec `ebpf:"sampled"`
+	Samples       *ebpf.MapSpec `ebpf:"samples"`
+	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
+	Shields       *ebpf.MapSpec `ebpf:"shields"`
+	Vhids         *ebpf.MapSpec `ebpf:"vhids"`
 }
 
 // ingressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -122,18 +132,23 @@ func (o *ingressObjects) Close() error {
 //
 // It can be passed to loadIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ingressMaps struct {
-	Addr4     *ebpf.Map `ebpf:"addr4"`
-	Addr6     *ebpf.Map `ebpf:"addr6"`
-	Buckets   *ebpf.Map `ebpf:"buckets"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Knowns    *ebpf.Map `ebpf:"knowns"`
-	Ports     *ebpf.Map `ebpf:"ports"`
-	Sampled   *ebpf.Map `ebpf:"sampled"`
-	Samples   *ebpf.Map `ebpf:"samples"`
-	Scratches *ebpf.Map `ebpf:"scratches"`
-	Shares    *ebpf.Map `ebpf:"shares"`
-	Shields   *ebpf.Map `ebpf:"shields"`
-	Vhids     *ebpf.Map `ebpf:"vhids"`
+	Addr4         *ebpf.Map `ebpf:"addr4"`
+	Addr6         *ebpf.Map `ebpf:"addr6"`
+	Buckets       *ebpf.Map `ebpf:"buckets"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Knowns        *ebpf.Map `ebpf:"knowns"`
+	Ports         *ebpf.Map `ebpf:"ports"`
+	PulseEvents   *ebpf.Map `ebpf:"pulse_events"`
+	PulseGroups   *ebpf.Map `ebpf:"pulse_groups"`
+	PulsePaths    *ebpf.Map `ebpf:"pulse_paths"`
+	PulsePorts    *ebpf.Map `ebpf:"pulse_ports"`
+	PulseSessions *ebpf.Map `ebpf:"pulse_sessions"`
+	Sampled       *ebpf.Map `ebpf:"sampled"`
+	Samples       *ebpf.Map `ebpf:"samples"`
+	Scratches     *ebpf.Map `ebpf:"scratches"`
+	Shares        *ebpf.Map `ebpf:"shares"`
+	Shields       *ebpf.Map `ebpf:"shields"`
+	Vhids         *ebpf.Map `ebpf:"vhids"`
 }
 
 func (m *ingressMaps) Close() error {
@@ -144,6 +159,11 @@ func (m *ingressMaps) Close() error {
 		m.Counters,
 		m.Knowns,
 		m.Ports,
+		m.PulseEvents,
+		m.PulseGroups,
+		m.PulsePaths,
+		m.PulsePorts,
+		m.PulseSessions,
 		m.Sampled,
 		m.Samples,
 		m.Scratches,

@@ -19,22 +19,17 @@ type maps struct {
 	memory []byte // the vhids array
 }
 
-// mapSpecs are the maps as this build wants them.
-func mapSpecs() (map[string]*ebpf.MapSpec, error) {
-	spec, err := loadXdp()
-	if err != nil {
-		return nil, err
-	}
-	return spec.Maps, nil
-}
-
-// openMaps opens what is pinned in the folder and makes what is missing.
-func openMaps(dir string, index int) (*maps, error) {
-	specs, err := mapSpecs()
+// openMaps opens what is pinned in the folder, and in the node's one, and makes what
+// is missing.
+func (k *kit) openMaps(dir, node string, index int) (*maps, error) {
+	specs, err := k.mapSpecs()
 	if err != nil {
 		return nil, err
 	}
 	m := &maps{byName: map[string]*ebpf.Map{}}
+	if err := m.openNode(node); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
 	for name, spec := range specs {
 		if m.byName[name], err = openMap(dir+"/"+name, spec); err != nil {
 			return nil, errors.Join(fmt.Errorf("map %s: %w", name, err), m.close())
@@ -69,11 +64,11 @@ func openMap(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
 }
 
 // pinnedMaps opens the maps in the folder for reading and changing; it makes none.
-func pinnedMaps(dir string) (*maps, error) {
-	if !readable(dir) {
+func (k *kit) pinnedMaps(dir string) (*maps, error) {
+	if !k.readable(dir) {
 		return nil, fmt.Errorf("maps in %s are of another layout", dir)
 	}
-	specs, err := mapSpecs()
+	specs, err := k.mapSpecs()
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +86,8 @@ func pinnedMaps(dir string) (*maps, error) {
 
 // readable reports whether what is pinned in the folder has this build's layout.
 // Maps of another size or kind, or of another layout number, are never read.
-func readable(dir string) bool {
-	specs, err := mapSpecs()
+func (k *kit) readable(dir string) bool {
+	specs, err := k.mapSpecs()
 	if err != nil {
 		return false
 	}
@@ -134,6 +129,9 @@ func (m *maps) updatePort(change func(*xdpPort)) error {
 }
 
 func (m *maps) mmap() error {
+	if m.byName[xdpMapVhids] == nil {
+		return nil
+	}
 	var err error
 	m.memory, err = unix.Mmap(m.byName[xdpMapVhids].FD(), 0, 256*vhidSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -156,12 +154,21 @@ func (m *maps) stamp(vhid uint8) *atomic.Uint64 {
 	return (*atomic.Uint64)(unsafe.Pointer(&m.vhid(vhid).Stamp))
 }
 
+// forgetPulses clears what is there for pulses only.
+func (m *maps) forgetPulses(vhid uint8) {
+	v := m.vhid(vhid)
+	atomic.StoreUint32(&v.Demotion, 0)
+	for _, word := range []*uint64{&v.Term, &v.Claim, &v.Hint} {
+		atomic.StoreUint64(word, 0)
+	}
+}
+
 func (m *maps) flags(vhid uint8) *atomic.Uint32 {
 	return (*atomic.Uint32)(unsafe.Pointer(&m.vhid(vhid).Flags))
 }
 
 func (m *maps) configured(vhid uint8) bool {
-	return xdpVhidFlag(m.flags(vhid).Load())&xdpVhidFlagVHID_CONFIGURED != 0
+	return m.memory != nil && xdpVhidFlag(m.flags(vhid).Load())&xdpVhidFlagVHID_CONFIGURED != 0
 }
 
 func (m *maps) close() error {

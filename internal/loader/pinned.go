@@ -30,9 +30,6 @@ var mapNames = []string{
 	"shields", "knowns", "buckets", "sampled", "samples", "scratches",
 }
 
-// linkNames are in the order in which they are taken off: the fence last.
-var linkNames = []string{pinXDP, pinIngress, pinEgress}
-
 // ErrMaster means that Detach would take a master off the network.
 var ErrMaster = errors.New("is MASTER")
 
@@ -66,7 +63,7 @@ func Pinned(pinDir string) ([]PinnedPort, error) {
 	var all []PinnedPort
 	for _, dir := range dirs {
 		pp := PinnedPort{Ifname: unescape.Replace(filepath.Base(dir)), Roles: map[uint8]carp.Role{}}
-		if m, err := pinnedMaps(dir); err == nil {
+		if m, err := carpdev.pinnedMaps(dir); err == nil {
 			port, err := readPort(dir)
 			if err != nil {
 				m.close()
@@ -117,7 +114,7 @@ func portDirs(pinDir string) ([]string, error) {
 
 // isPort reports whether a folder holds pins of ours.
 func isPort(dir string) bool {
-	for _, name := range slices.Concat(mapNames, linkNames) {
+	for _, name := range slices.Concat(mapNames, carpdev.links) {
 		if exists(filepath.Join(dir, name)) {
 			return true
 		}
@@ -164,19 +161,20 @@ func Detach(pinDir string, force bool) (removed []string, err error) {
 			return removed, fmt.Errorf("detach %s: %w", unescape.Replace(filepath.Base(dir)), err)
 		}
 	}
-	return removed, nil
+	r, err := detachNode(pinDir, "")
+	return append(removed, r...), err
 }
 
 func detachPort(dir string) (removed []string, err error) {
 	ifname := unescape.Replace(filepath.Base(dir))
-	if m, err := pinnedMaps(dir); err == nil {
+	if m, err := kitOf(dir).pinnedMaps(dir); err == nil {
 		r, err := releaseDevice(m, dir, ifname)
 		removed = append(removed, r...)
 		if err = errors.Join(err, m.close()); err != nil {
 			return removed, err
 		}
 	}
-	for _, name := range linkNames {
+	for _, name := range carpdev.links {
 		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -214,8 +212,13 @@ func detachPort(dir string) (removed []string, err error) {
 // releaseDevice ends the roles and undoes what was done to the device itself, if it
 // still is the one that the pins are for.
 func releaseDevice(m *maps, dir, ifname string) (removed []string, err error) {
-	for vhid := range 256 {
-		m.word(uint8(vhid)).Store(0)
+	if m.memory != nil {
+		for vhid := range 256 {
+			m.word(uint8(vhid)).Store(0)
+		}
+		if err := leaveNode(nodeDir(filepath.Dir(dir)), m.byName[xdpMapVhids]); err != nil {
+			return nil, err
+		}
 	}
 	port, err := readPort(dir)
 	if err != nil {

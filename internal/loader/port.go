@@ -53,7 +53,9 @@ var ErrClosed = errors.New("port is closed")
 type Port struct {
 	name  string
 	index int
+	kit   *kit
 	dir   string
+	node  string // where the node's maps are pinned
 	log   *zap.Logger
 	nl    *netlink.Handle
 
@@ -75,6 +77,7 @@ type Port struct {
 	answer string
 	opts   Options
 	fresh  bool // nothing was pinned before Open
+	alone  bool // nor anything of the node's
 	old    bool // the programs are those of an earlier process
 	mac    net.HardwareAddr
 }
@@ -90,7 +93,7 @@ func Open(ifname string, o Options) (*Port, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	p := &Port{name: ifname, opts: o, log: o.Log.With(zap.String("carpdev", ifname))}
+	p := &Port{name: ifname, kit: carpdev, opts: o, log: o.Log.With(zap.String("carpdev", ifname))}
 	if err := p.open(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("open carpdev %q: %w", ifname, err), p.Close())
 	}
@@ -110,16 +113,24 @@ func (p *Port) open(o Options) error {
 	if err != nil {
 		return err
 	}
-	p.dir = portDir(root, p.name)
+	p.node = nodeDir(root)
+	if p.kit == carpdev {
+		p.dir = portDir(root, p.name)
+		_, err = detachPort(syncDir(root, p.name)) // it was the sync device before
+	} else {
+		p.dir = syncDir(root, p.name)
+	}
+	if err != nil {
+		return err
+	}
 	if err := p.dropStale(); err != nil {
 		return err
 	}
-	p.fresh = !exists(p.dir)
+	p.fresh, p.alone = !exists(p.dir), !exists(p.node)
 	err = p.attach(dev, o)
 	if err != nil && p.fresh {
 		// What stayed behind would be half a dataplane.
-		_, cleanup := detachPort(p.dir)
-		return errors.Join(err, cleanup)
+		return errors.Join(err, p.takeOff())
 	}
 	return err
 }
@@ -145,7 +156,7 @@ func (p *Port) adopt(o Options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, name := range linkNames {
+	for _, name := range p.kit.links {
 		l, err := link.LoadPinnedLink(filepath.Join(p.dir, name), nil)
 		if errors.Is(err, os.ErrNotExist) {
 			if name != pinXDP && hasFilter(p.nl, p.index, name) {
@@ -198,11 +209,13 @@ func (p *Port) attach(dev netlink.Link, o Options) error {
 		return fmt.Errorf("make pin directory: %w", err)
 	}
 	var err error
-	if p.maps, err = openMaps(p.dir, p.index); err != nil {
+	if p.maps, err = p.kit.openMaps(p.dir, p.node, p.index); err != nil {
 		return err
 	}
 	for vhid := range 256 {
-		p.last[vhid] = p.maps.word(uint8(vhid)).Load()
+		if p.maps.memory != nil {
+			p.last[vhid] = p.maps.word(uint8(vhid)).Load()
+		}
 	}
 	if err := p.identify(dev); err != nil {
 		return err
@@ -228,12 +241,12 @@ func (p *Port) dropStale() error {
 	if !exists(p.dir) {
 		return nil
 	}
-	if !readable(p.dir) {
+	if !p.kit.readable(p.dir) {
 		p.log.Warn("pins are of another layout, making new ones: every role starts as BACKUP")
 		_, err := detachPort(p.dir)
 		return err
 	}
-	for _, name := range linkNames {
+	for _, name := range p.kit.links {
 		l, err := link.LoadPinnedLink(p.dir+"/"+name, nil)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -395,8 +408,17 @@ func (p *Port) Undo() error {
 	if err := p.Close(); err != nil || !p.fresh {
 		return err
 	}
+	return p.takeOff()
+}
+
+// takeOff removes what the port pinned, and what it pinned of the node's if nobody
+// else is there.
+func (p *Port) takeOff() error {
 	_, err := detachPort(p.dir)
-	return err
+	if err != nil || !p.alone {
+		return err
+	}
+	return dropNode(p.node)
 }
 
 // load loads one program of a spec with the port's maps.

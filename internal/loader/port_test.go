@@ -359,7 +359,7 @@ func TestReopenAdoptsRoleAndLink(t *testing.T) {
 func (l *lan) links(t *testing.T) string {
 	t.Helper()
 	var ids []string
-	for _, name := range linkNames {
+	for _, name := range carpdev.links {
 		pinned, err := link.LoadPinnedLink(filepath.Join(portDir(l.dir, nodeDev), name), nil)
 		if errors.Is(err, os.ErrNotExist) {
 			continue

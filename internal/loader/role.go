@@ -3,7 +3,9 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -103,4 +105,69 @@ func (p *Port) Stamp(vhid uint8, now time.Time) {
 	if p.maps != nil {
 		p.maps.stamp(vhid).Store(uint64(carp.SinceBoot(now)))
 	}
+}
+
+// Accept takes what the role word is now for what this process saw last: SetRole
+// swaps from there. It is for after a claim has been heard of, and all that was
+// decided before is void.
+func (p *Port) Accept(vhid uint8) carp.Role {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps == nil {
+		return carp.Role{}
+	}
+	p.roles.Lock()
+	defer p.roles.Unlock()
+	w := p.maps.word(vhid).Load()
+	p.last[vhid] = w
+	return role(w, bootNow())
+}
+
+// SetTerm tells the programs the group's term: they refuse claims that are not above.
+// Before a takeover it comes before SetRole.
+func (p *Port) SetTerm(vhid uint8, term uint64) {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps != nil {
+		(*atomic.Uint64)(unsafe.Pointer(&p.maps.vhid(vhid).Term)).Store(term)
+	}
+}
+
+// Term is the group's term: that of SetTerm, or of a claim that was acknowledged since.
+func (p *Port) Term(vhid uint8) uint64 {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps == nil {
+		return 0
+	}
+	v := p.maps.vhid(vhid)
+	term, claim := atomic.LoadUint64(&v.Term), atomic.LoadUint64(&v.Claim)
+	if ahead := int32(uint32(claim) - uint32(term)); claim>>32 != 0 && ahead > 0 {
+		return term + uint64(ahead)
+	}
+	return term
+}
+
+// SetDemotion tells the programs what pulses say of the group's demotion.
+func (p *Port) SetDemotion(vhid uint8, demotion uint32) {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps != nil {
+		atomic.StoreUint32(&p.maps.vhid(vhid).Demotion, demotion)
+	}
+}
+
+// Hint is when a frame for the virtual MAC last came here while we were not its master,
+// zero for never: the master may be gone.
+func (p *Port) Hint(vhid uint8) time.Time {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps == nil {
+		return time.Time{}
+	}
+	at := atomic.LoadUint64(&p.maps.vhid(vhid).Hint)
+	if at == 0 {
+		return time.Time{}
+	}
+	return carp.BootTime(time.Duration(at))
 }

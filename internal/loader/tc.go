@@ -42,7 +42,7 @@ var hooks = []hook{
 // has them (6.6), else by filters of a clsact qdisc.
 func (p *Port) attachTC(o Options) error {
 	p.shield = Verify
-	for _, h := range hooks {
+	for _, h := range p.kit.hooks {
 		spec, err := h.load()
 		if err != nil {
 			return err

@@ -25,32 +25,56 @@ const (
 
 // rig holds programs and maps without a device.
 type rig struct {
-	port  *Port
-	progs map[string]*ebpf.Program
+	port   *Port
+	progs  map[string]*ebpf.Program
+	pulses *Pulses
+	sync   *Port // the sync device
 }
 
 func newRig(tb testing.TB) *rig {
 	tb.Helper()
 	nstest.RequireRoot(tb)
-	specs, err := mapSpecs()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	m := &maps{byName: map[string]*ebpf.Map{}}
-	for name, spec := range specs {
-		if m.byName[name], err = ebpf.NewMap(spec); err != nil {
+	newMaps := func(specs map[string]*ebpf.MapSpec, err error) *maps {
+		m := &maps{byName: map[string]*ebpf.Map{}}
+		for name, spec := range specs {
+			if m.byName[name], err = ebpf.NewMap(spec); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			err = m.mmap()
+		}
+		if err != nil {
 			tb.Fatal(err)
 		}
+		return m
 	}
-	if err := m.mmap(); err != nil {
+	node, m, of := newMaps(nodeSpecs()), newMaps(carpdev.mapSpecs()), newMaps(syncdev.mapSpecs())
+	for _, m := range []*maps{m, of} {
+		for name, one := range node.byName {
+			c, err := one.Clone()
+			if err != nil {
+				tb.Fatal(err)
+			}
+			m.byName[name] = c
+		}
+	}
+	r := &rig{
+		port:  &Port{name: "test", kit: carpdev, maps: m, log: zap.NewNop()},
+		sync:  &Port{name: "sync", kit: syncdev, maps: of, log: zap.NewNop()},
+		progs: map[string]*ebpf.Program{},
+	}
+	var err error
+	if r.pulses, err = newPulses(node); err != nil {
 		tb.Fatal(err)
 	}
-	r := &rig{port: &Port{name: "test", maps: m, log: zap.NewNop()}, progs: map[string]*ebpf.Program{}}
 	tb.Cleanup(func() {
 		for _, p := range r.progs {
 			p.Close()
 		}
 		r.port.Close()
+		r.sync.Close()
+		r.pulses.Close()
 	})
 	r.setPort(tb, 0)
 	for a, vhid := range map[netip.Addr]uint8{shared4: testVHID, shared6: testVHID, netip.MustParseAddr("10.0.0.9"): otherVHID} {
@@ -69,7 +93,8 @@ func (r *rig) prog(tb testing.TB, name string) *ebpf.Program {
 	if r.progs[name] != nil {
 		return r.progs[name]
 	}
-	for _, load := range []func() (*ebpf.CollectionSpec, error){loadXdp, loadIngress, loadEgress} {
+	for i, load := range []func() (*ebpf.CollectionSpec, error){loadXdp, loadIngress, loadEgress, loadPulse} {
+		port := []*Port{r.port, r.port, r.port, r.sync}[i]
 		spec, err := load()
 		if err != nil {
 			tb.Fatal(err)
@@ -77,7 +102,7 @@ func (r *rig) prog(tb testing.TB, name string) *ebpf.Program {
 		if spec.Programs[name] == nil {
 			continue
 		}
-		if r.progs[name], err = r.port.load(spec, name); err != nil {
+		if r.progs[name], err = port.load(spec, name); err != nil {
 			tb.Fatalf("%+v", err)
 		}
 	}
@@ -86,13 +111,15 @@ func (r *rig) prog(tb testing.TB, name string) *ebpf.Program {
 
 func (r *rig) setPort(tb testing.TB, flags xdpPortFlag) {
 	tb.Helper()
-	err := r.port.maps.updatePort(func(p *xdpPort) {
-		p.Layout = xdpLayoutLAYOUT
-		p.Flags = flags
-		copy(p.Mac[:], ownMAC)
-	})
-	if err != nil {
-		tb.Fatal(err)
+	for _, port := range []*Port{r.port, r.sync} {
+		err := port.maps.updatePort(func(p *xdpPort) {
+			p.Layout = xdpLayoutLAYOUT
+			p.Flags = flags
+			copy(p.Mac[:], ownMAC)
+		})
+		if err != nil {
+			tb.Fatal(err)
+		}
 	}
 }
 

@@ -44,6 +44,10 @@ func (p *Port) attachXDP(o Options) error {
 		return nil
 	}
 	if err := foreignXDP(p.index); err != nil {
+		if p.kit.yields && o.Mode == Auto {
+			p.log.Info("tc ingress does what XDP would", zap.Error(err))
+			return nil
+		}
 		return err
 	}
 	for _, try := range []struct {
@@ -79,8 +83,8 @@ func (p *Port) attachXDP(o Options) error {
 // A kernel whose verifier refuses both gets those without cryptography.
 func (p *Port) eachXDP(do func(*ebpf.Program) error) error {
 	var errs []error
-	for _, name := range []string{xdpProgCarpXdp, xdpProgCarpXdpFrags, xdpProgCarpXdpLight, xdpProgCarpXdpLightFrags} {
-		spec, err := loadXdp()
+	for _, name := range p.kit.xdp {
+		spec, err := p.kit.load()
 		if err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ type xdpKnown struct {
 type xdpLayout uint32
 
 const (
-	xdpLayoutLAYOUT xdpLayout = 3
+	xdpLayoutLAYOUT xdpLayout = 4
 )
 
 type xdpMark struct {
@@ -84,6 +84,68 @@ const (
 	xdpPortFlagPORT_XDP       xdpPortFlag = 4
 	xdpPortFlagPORT_PROMISC   xdpPortFlag = 8
 )
+
+type xdpPulseEvent struct {
+	_       structs.HostLayout
+	At      uint64
+	Term    uint64
+	Had     uint64
+	Session uint32
+	Group   uint32
+	Why     xdpReason
+	Role    uint32
+	Slot    uint32
+	Vhid    uint32
+}
+
+type xdpPulseGroup struct {
+	_    structs.HostLayout
+	Slot uint32
+	Vhid uint32
+}
+
+type xdpPulseHeard struct {
+	_         structs.HostLayout
+	Seq       uint64
+	At        uint64
+	Nonce     uint64
+	Term      uint64
+	Age       uint64
+	Lease     uint64
+	Kind      xdpPulseKind
+	Role      uint32
+	Demotion  uint32
+	Challenge uint32
+	Session   uint32
+	Pad       uint32
+}
+
+type xdpPulseKind uint32
+
+const (
+	xdpPulseKindPULSE_ASK     xdpPulseKind = 1
+	xdpPulseKindPULSE_ANSWER  xdpPulseKind = 2
+	xdpPulseKindPULSE_CLAIM   xdpPulseKind = 3
+	xdpPulseKindPULSE_ACK     xdpPulseKind = 4
+	xdpPulseKindPULSE_REFUSAL xdpPulseKind = 5
+)
+
+type xdpPulsePath struct {
+	_       structs.HostLayout
+	Session uint32
+	Group   uint32
+	Key     [2]uint64
+	Pad     [5]uint64
+	Answer  xdpPulseHeard
+	Claim   xdpPulseHeard
+}
+
+type xdpPulseSession struct {
+	_      structs.HostLayout
+	Key    [2]uint64
+	Newest [65]uint64
+	Due    uint64
+}
 
 type xdpReason uint32
 
@@ -126,6 +188,14 @@ const (
 	xdpReasonR_FENCE_ARP      xdpReason = 35
 	xdpReasonR_FENCE_ND       xdpReason = 36
 	xdpReasonR_HAIRPIN        xdpReason = 37
+	xdpReasonR_PULSE_ASKED    xdpReason = 38
+	xdpReasonR_PULSE_ANSWER   xdpReason = 39
+	xdpReasonR_PULSE_CLAIMED  xdpReason = 40
+	xdpReasonR_PULSE_REFUSED  xdpReason = 41
+	xdpReasonR_PULSE_BAD      xdpReason = 42
+	xdpReasonR_PULSE_STRANGER xdpReason = 43
+	xdpReasonR_PULSE_OLD      xdpReason = 44
+	xdpReasonR_PULSE_LIMIT    xdpReason = 45
 	xdpReasonREASONS          xdpReason = 64
 )
 
@@ -200,8 +270,11 @@ type xdpVhid struct {
 	Role     uint64
 	Stamp    uint64
 	Flags    xdpVhidFlag
-	Pad      uint32
-	Reserved [5]uint64
+	Demotion uint32
+	Term     uint64
+	Claim    uint64
+	Hint     uint64
+	Reserved [2]uint64
 }
 
 type xdpVhidFlag uint32
@@ -222,6 +295,11 @@ const (
 	xdpMapCounters           = "counters"
 	xdpMapKnowns             = "knowns"
 	xdpMapPorts              = "ports"
+	xdpMapPulseEvents        = "pulse_events"
+	xdpMapPulseGroups        = "pulse_groups"
+	xdpMapPulsePaths         = "pulse_paths"
+	xdpMapPulsePorts         = "pulse_ports"
+	xdpMapPulseSessions      = "pulse_sessions"
 	xdpMapSampled            = "sampled"
 	xdpMapSamples            = "samples"
 	xdpMapScratches          = "scratches"
@@ -286,18 +364,23 @@ type xdpProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpMapSpecs struct {
-	Addr4     *ebpf.MapSpec `ebpf:"addr4"`
-	Addr6     *ebpf.MapSpec `ebpf:"addr6"`
-	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Knowns    *ebpf.MapSpec `ebpf:"knowns"`
-	Ports     *ebpf.MapSpec `ebpf:"ports"`
-	Sampled   *ebpf.MapSpec `ebpf:"sampled"`
-	Samples   *ebpf.MapSpec `ebpf:"samples"`
-	Scratches *ebpf.MapSpec `ebpf:"scratches"`
-	Shares    *ebpf.MapSpec `ebpf:"shares"`
-	Shields   *ebpf.MapSpec `ebpf:"shields"`
-	Vhids     *ebpf.MapSpec `ebpf:"vhids"`
+	Addr4         *ebpf.MapSpec `ebpf:"addr4"`
+	Addr6         *ebpf.MapSpec `ebpf:"addr6"`
+	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Knowns        *ebpf.MapSpec `ebpf:"knowns"`
+	Ports         *ebpf.MapSpec `ebpf:"ports"`
+	PulseEvents   *ebpf.MapSpec `ebpf:"pulse_events"`
+	PulseGroups   *ebpf.MapSpec `ebpf:"pulse_groups"`
+	PulsePaths    *ebpf.MapSpec `ebpf:"pulse_paths"`
+	PulsePorts    *ebpf.MapSpec `ebpf:"pulse_ports"`
+	PulseSessions *ebpf.MapSpec `ebpf:"pulse_sessions"`
+	Sampled       *ebpf.MapSpec `ebpf:"sampled"`
+	Samples       *ebpf.MapSpec `ebpf:"samples"`
+	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
+	Shields       *ebpf.MapSpec `ebpf:"shields"`
+	Vhids         *ebpf.MapSpec `ebpf:"vhids"`
 }
 
 // xdpVariableSpecs contains global variables before they are loaded into the kernel.
@@ -326,18 +409,23 @@ func (o *xdpObjects) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpMaps struct {
-	Addr4     *ebpf.Map `ebpf:"addr4"`
-	Addr6     *ebpf.Map `ebpf:"addr6"`
-	Buckets   *ebpf.Map `ebpf:"buckets"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Knowns    *ebpf.Map `ebpf:"knowns"`
-	Ports     *ebpf.Map `ebpf:"ports"`
-	Sampled   *ebpf.Map `ebpf:"sampled"`
-	Samples   *ebpf.Map `ebpf:"samples"`
-	Scratches *ebpf.Map `ebpf:"scratches"`
-	Shares    *ebpf.Map `ebpf:"shares"`
-	Shields   *ebpf.Map `ebpf:"shields"`
-	Vhids     *ebpf.Map `ebpf:"vhids"`
+	Addr4         *ebpf.Map `ebpf:"addr4"`
+	Addr6         *ebpf.Map `ebpf:"addr6"`
+	Buckets       *ebpf.Map `ebpf:"buckets"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Knowns        *ebpf.Map `ebpf:"knowns"`
+	Ports         *ebpf.Map `ebpf:"ports"`
+	PulseEvents   *ebpf.Map `ebpf:"pulse_events"`
+	PulseGroups   *ebpf.Map `ebpf:"pulse_groups"`
+	PulsePaths    *ebpf.Map `ebpf:"pulse_paths"`
+	PulsePorts    *ebpf.Map `ebpf:"pulse_ports"`
+	PulseSessions *ebpf.Map `ebpf:"pulse_sessions"`
+	Sampled       *ebpf.Map `ebpf:"sampled"`
+	Samples       *ebpf.Map `ebpf:"samples"`
+	Scratches     *ebpf.Map `ebpf:"scratches"`
+	Shares        *ebpf.Map `ebpf:"shares"`
+	Shields       *ebpf.Map `ebpf:"shields"`
+	Vhids         *ebpf.Map `ebpf:"vhids"`
 }
 
 func (m *xdpMaps) Close() error {
@@ -348,6 +436,11 @@ func (m *xdpMaps) Close() error {
 		m.Counters,
 		m.Knowns,
 		m.Ports,
+		m.PulseEvents,
+		m.PulseGroups,
+		m.PulsePaths,
+		m.PulsePorts,
+		m.PulseSessions,
 		m.Sampled,
 		m.Samples,
 		m.Scratches,
