@@ -28,7 +28,7 @@ func benchCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(shieldCommand())
+	c.AddCommand(failoverCommand(), shieldCommand())
 	return c
 }
 

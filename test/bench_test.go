@@ -1,0 +1,55 @@
+package test
+
+import (
+	"encoding/json"
+	"os/exec"
+	"testing"
+
+	"github.com/xcarp/xcarp/internal/bench"
+	"github.com/xcarp/xcarp/internal/nstest"
+)
+
+// TestBenchMeasuresTwoSystems is the benchmark in small. Nothing is judged by the
+// clock: what is checked is that faults were made, seen, and counted. On a busy
+// machine the shortest timers move roles by themselves, so no count is an exact one.
+func TestBenchMeasuresTwoSystems(t *testing.T) {
+	nstest.RequireRoot(t)
+	nstest.RequireProgram(t, "nft")
+	nstest.RequireProgram(t, "ucarp")
+	out, err := exec.Command(labBin, "bench", "failover", "--runs", "1", "--systems", "xcarp,ucarp", "--profiles", "classic,skew4", "-o", "json", "--xcarp", xcarpBin).Output()
+	if err != nil {
+		var stderr []byte
+		if e, ok := err.(*exec.ExitError); ok {
+			stderr = e.Stderr
+		}
+		t.Fatalf("xcarp-lab bench failover: %v: %s", err, stderr)
+	}
+	var rep bench.Report
+	if err := json.Unmarshal(out, &rep); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	crashes := 0
+	for _, row := range rep.Rows {
+		if row.Runs != 1 {
+			t.Errorf("%s %s, %s: %d runs, want 1", row.System, row.Profile, row.Fault, row.Runs)
+		}
+		run := row.Raw[0]
+		if run.Error != "" {
+			t.Errorf("%s %s, %s: %s", row.System, row.Profile, row.Fault, run.Error)
+			continue
+		}
+		if run.Sent == 0 || run.Queries == 0 {
+			t.Errorf("%s, %s: %d probes, %d queries", row.System, row.Fault, run.Sent, run.Queries)
+		}
+		if row.Fault != "crash" {
+			continue
+		}
+		crashes++
+		if run.Lost+run.Lost6 == 0 || run.Transitions == 0 {
+			t.Errorf("%s: a crash cost %d probes and %d transitions", row.System, run.Lost+run.Lost6, run.Transitions)
+		}
+	}
+	if crashes != 2 || len(rep.Configs) == 0 || rep.Noise.Sends == 0 {
+		t.Errorf("%d crashes, %d configurations, %d sends, want two systems described", crashes, len(rep.Configs), rep.Noise.Sends)
+	}
+}
