@@ -205,6 +205,20 @@ func TestFault59_ARPBalance(t *testing.T) {
 	if out, err := s.client.Run(t.Context(), "ping", "-c1", "-W5", "10.0.0.1"); err != nil {
 		t.Errorf("ping of the shared address: %v: %s", err, out)
 	}
+	if told := s.client.neighbour(t, "fd00:1::1"); told != vMAC(1) && told != vMAC(2) && told != vMAC(3) {
+		t.Errorf("the client was told %s of the IPv6 address", told)
+	}
+	// It comes back and has its share again; who had it in between keeps the kernel's
+	// address, for it is MASTER of its own.
+	s.nodes[1].start()
+	s.nodes[1].waitState(30*time.Second, "MASTER", "lan/2")
+	s.nodes[0].waitState(30*time.Second, "BACKUP", "lan/2")
+	if back := s.round(t, 0, 1, 2); !maps.Equal(before, back) {
+		t.Error("the round after the return differs from the first")
+	}
+	for _, n := range s.nodes {
+		nstest.Eventually(t, 10*time.Second, "the address on "+n.name, func() bool { return n.holds("lan0", "10.0.0.1/32") })
+	}
 	figure(t, "shares", "%d/%d/%d of %d", n[0], n[1], n[2], shareFlows)
 	figure(t, "moved", "%d", moved)
 	figure(t, "took ms", "%d", took.Milliseconds())
