@@ -29,7 +29,7 @@ func TestExampleIsValid(t *testing.T) {
 		groups     int
 	}{
 		{"as it is", string(text), 2},
-		{"with the part in comments", regexp.MustCompile(`(?m)^  # ((dmz|  \w+): ?)`).ReplaceAllString(string(text), "  $1"), 3},
+		{"with the part in comments", regexp.MustCompile(`(?m)^  # ((dmz|guests|  \w+): ?)`).ReplaceAllString(string(text), "  $1"), 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, err := Load(write(t, dir, "xcarp.yaml", paths.Replace(c.text), 0o644), noEnv)
