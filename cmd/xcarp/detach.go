@@ -16,8 +16,9 @@ func detachCommand(o *options) *cobra.Command {
 		Use:   "detach",
 		Short: "Take programs, filters, pins and shared addresses off this box",
 		Long: `Take everything of xcarp off this box: XDP and tc programs, pins, entries of the
-NIC's address filter, shared addresses and the nftables table. It refuses while a
-daemon runs, and while this node is MASTER unless --force is given.`,
+NIC's address filter, shared addresses and the nftables table; sysctls get the values
+that they had. It refuses while a daemon runs, and while this node is MASTER unless
+--force is given.`,
 		Args: words(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			asJSON, err := o.json()

@@ -40,6 +40,21 @@ func EnsureSysctls() (changed map[string]string, err error) {
 	return changed, errors.Join(errs...)
 }
 
+// RestoreSysctl gives one of the sysctls that EnsureSysctls sets its old value back,
+// in the caller's network namespace, unless somebody has changed it since.
+func RestoreSysctl(name, was string) (restored bool, err error) {
+	short, ours := strings.CutPrefix(name, "net.netfilter.")
+	if !ours || short != sysctlEvents && short != sysctlLiberal {
+		return false, fmt.Errorf("%s is no sysctl of ours", name)
+	}
+	b, err := os.ReadFile(sysctlDir + short)
+	if err != nil || strings.TrimSpace(string(b)) != "1" || was == "1" {
+		return false, err
+	}
+	_, err = setSysctl(short, was)
+	return err == nil, err
+}
+
 // setSysctl returns the old value. It does not write what is there already.
 func setSysctl(name, value string) (old string, err error) {
 	b, err := os.ReadFile(sysctlDir + name)

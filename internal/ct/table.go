@@ -24,7 +24,9 @@ type Table struct {
 	log *zap.Logger
 
 	inject *injector
-	count  [2]*os.File // nf_conntrack_count and _max of our namespace
+
+	eventsWere string      // nf_conntrack_events before Open changed it; empty: it did not
+	count      [2]*os.File // nf_conntrack_count and _max of our namespace
 
 	dumping sync.Mutex // guards dump and its buffer
 	dump    *socket
@@ -38,6 +40,15 @@ type Table struct {
 	events  *socket
 	wake    int // eventfd: ends Events
 	readBuf []byte
+}
+
+// Changed returns the sysctls that Open changed, and what they were, by their names
+// as of sysctl(8).
+func (t *Table) Changed() map[string]string {
+	if t.eventsWere == "" {
+		return nil
+	}
+	return map[string]string{"net.netfilter." + sysctlEvents: t.eventsWere}
 }
 
 // Open opens the table of the caller's network namespace, and makes the kernel
@@ -67,6 +78,7 @@ func Open(o Options) (t *Table, err error) {
 	case err != nil:
 		t.log.Warn("connections made while nobody listens will not be followed: set nf_conntrack_events=1", zap.Error(err))
 	case old != "1":
+		t.eventsWere = old
 		t.log.Info("sysctl", zap.String("name", sysctlEvents), zap.String("from", old), zap.String("to", "1"))
 	}
 	for i, name := range []string{"nf_conntrack_count", "nf_conntrack_max"} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -234,6 +235,10 @@ func (d *Daemon) openSync() error {
 // sysctls sets what mirroring needs and an operator may not know.
 func (d *Daemon) sysctls() {
 	changed, err := ct.EnsureSysctls()
+	maps.Copy(changed, d.table.Changed())
+	if err := d.paths.rememberSysctls(changed); err != nil {
+		d.log.Warn("sysctls", zap.Error(err))
+	}
 	for key, was := range changed {
 		d.log.Info("sysctl set", zap.String("sysctl", key), zap.String("was", was))
 	}

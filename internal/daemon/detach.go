@@ -53,14 +53,22 @@ func Detach(paths Paths, force bool) (removed []string, err error) {
 			return nil, err
 		}
 	}
-	if removed, err = loader.Detach(paths.Pin, force); err != nil || len(ports) == 0 {
+	if removed, err = loader.Detach(paths.Pin, force); err != nil {
 		return removed, err
 	}
-	trap, err := newRSTTrap()
-	if err != nil {
-		return removed, nil // without nftables there is no table of ours either
+	// What follows is there without pins, too: a mount namespace that has ended took
+	// them along.
+	_ = os.Remove(filepath.Join(paths.Run, SocketName)) // of a daemon that was killed
+	restored, err := paths.restoreSysctls()
+	removed = append(removed, restored...)
+	trap, unable := newRSTTrap()
+	if unable != nil {
+		return removed, err // without nftables there is no table of ours either
 	}
 	defer trap.Close()
-	_ = os.Remove(filepath.Join(paths.Run, SocketName)) // of a daemon that was killed
-	return append(removed, "nftables table inet "+trapTable), trap.Remove()
+	if there, unsure := trap.There(); there || unsure != nil {
+		removed = append(removed, "nftables table inet "+trapTable)
+		err = errors.Join(err, trap.Remove())
+	}
+	return removed, err
 }

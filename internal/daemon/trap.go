@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -77,6 +78,15 @@ func (t *rstTrap) Remove() error {
 		return fmt.Errorf("remove the RST trap: %w", err)
 	}
 	return nil
+}
+
+// There says whether the table is on the box.
+func (t *rstTrap) There() (bool, error) {
+	all, err := t.conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list nftables: %w", err)
+	}
+	return slices.ContainsFunc(all, func(o *nftables.Table) bool { return o.Name == trapTable }), nil
 }
 
 // Close closes the socket and leaves the table.
