@@ -7,7 +7,7 @@
 #define CARP_H
 
 /* Of everything below. A pinned map of another layout is never read. */
-enum layout { LAYOUT = 4 };
+enum layout { LAYOUT = 5 };
 
 /* The numbers of carp.State in Go, which a test compares. */
 enum role { ROLE_INIT, ROLE_BACKUP, ROLE_MASTER, ROLE_DRAIN };
@@ -107,13 +107,14 @@ enum reason {
 	R_ADVERT,
 	R_ADVERT_VHID,	  /* of a vhid that is not configured here */
 	R_ADVERT_VERSION, /* protocol 112, but not CARP version 2: VRRP */
+	R_REMINDER,	  /* somebody tells us how far he has seen us come */
 	R_BADTTL,
 	R_BADLEN,
 	R_BADSUM,
 	R_BADFRAG,
 	R_BADAUTH,    /* neither the digest nor a trailer is of our keys */
 	R_BADTRAILER, /* the digest alone is, and that is not enough here */
-	R_REPLAY,     /* not newer than what its sender was last believed */
+	R_REPLAY,     /* not newer than what its sender was last believed, or heard before */
 	R_LOOP,	      /* our own */
 	R_RATELIMIT,  /* more than anybody has to say */
 	/* shapes */
@@ -163,6 +164,9 @@ enum {
 	SHIELD_TRAILERS = 4,
 	SHIELD_NODES = 8,
 	SHIELD_PEERS = 4,
+	REMINDER_LEN = 60, /* see carp.Guard in Go */
+	REMINDER_SIGNED = 44,
+	REMINDER_VERSION = 0xf1,
 };
 
 /* HMAC-SHA1 of one list of addresses, hashed as far as it is the same for every
@@ -219,7 +223,11 @@ struct known {
 struct bucket {
 	__u64 signed_; /* with a right trailer */
 	__u64 stranger;
-	__u64 old; /* signed, and of an epoch that is over */
+	__u64 old;	/* signed, and older than the last */
+	__u64 same;	/* heard before, to the last byte of the header */
+	__u64 altered;	/* its digest was, with other values */
+	__u64 reminder; /* news for us */
+	__u64 foreign;	/* VRRP, and whatever else is no advert */
 	__u64 peer[SHIELD_PEERS];
 };
 

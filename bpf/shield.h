@@ -13,6 +13,9 @@ enum shielding { LIMIT, VERIFY };
 
 enum trailer { NO_TRAILER, TRAILER_BAD, TRAILER_GOOD };
 
+/* Was an advert heard before? */
+enum repeat { NEW, SAME, ALTERED };
+
 /* What is known of an advert's origin. */
 enum proof { UNPROVEN, BY_NOTHING, BY_DIGEST, BY_TRAILER };
 
@@ -51,6 +54,22 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket);
 } buckets SEC(".maps");
+
+/* The adverts that have been heard, found by what their sender computed last: the
+ * digest, or the MAC of the trailer. The value is the beginning of the header, which
+ * a digest does not cover. Who knows no key cannot make a new one.
+ */
+struct echo {
+	__u64 proof;
+	__u64 vhid;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct echo);
+	__type(value, __u64);
+} echoes SEC(".maps");
 
 /* When a reason was last sampled, indexed as the counters. */
 struct {
@@ -127,6 +146,24 @@ static __always_inline int trailer_form(const struct scratch *s, const struct sh
 	return 0;
 }
 
+/* Does the MAC, HMAC-SHA256 cut off, belong to 66 bytes: first and two more? */
+static __always_inline int mac_right(struct scratch *s, const struct trailer_key *key, const __u8 *first,
+				     __u32 two, const __u8 *mac)
+{
+	__builtin_memcpy(s->h, key->inner, sizeof(s->h));
+	load_block(s, first);
+	sha256();
+	__builtin_memset(s->w, 0, sizeof(s->w));
+	s->w[0] = two << 16 | 0x8000;
+	s->w[15] = (64 + HEADER_LEN + TRAILER_SIGNED) * 8;
+	sha256();
+	load_outer(s, 8);
+	__builtin_memcpy(s->h, key->outer, sizeof(s->h));
+	sha256();
+	__builtin_memcpy(s->block, mac, TRAILER_MAC); /* which is not aligned */
+	return !differ(s->block, s->h, TRAILER_MAC / 4);
+}
+
 /* One of enum trailer: of another version, or of a key that we do not have, it
  * says nothing.
  */
@@ -144,20 +181,31 @@ __noinline int trailer_right(__u32 vhid)
 
 		if (i >= k->trailers || !trailer_of(s, key))
 			continue;
-		/* 66 bytes are signed: 64, and two with the padding. */
-		__builtin_memcpy(s->h, key->inner, sizeof(s->h));
-		load_block(s, s->sample.data);
-		sha256();
-		__builtin_memset(s->w, 0, sizeof(s->w));
-		s->w[0] = (__u32)s->sample.data[64] << 24 | (__u32)s->sample.data[65] << 16 | 0x8000;
-		s->w[15] = (64 + HEADER_LEN + TRAILER_SIGNED) * 8;
-		sha256();
-		load_outer(s, 8);
-		__builtin_memcpy(s->h, key->outer, sizeof(s->h));
-		sha256();
-		/* The MAC stands at an offset of 2 in 4. */
-		__builtin_memcpy(s->block, t + TRAILER_SIGNED, TRAILER_MAC);
-		return differ(s->block, s->h, TRAILER_MAC / 4) ? TRAILER_BAD : TRAILER_GOOD;
+		return mac_right(s, key, s->sample.data, s->sample.data[64] << 8 | s->sample.data[65],
+				 t + TRAILER_SIGNED)
+			       ? TRAILER_GOOD
+			       : TRAILER_BAD;
+	}
+	return NO_TRAILER;
+}
+
+/* The same for a reminder, which says its key elsewhere. */
+__noinline int reminder_right(__u32 vhid)
+{
+	struct scratch *s = this_scratch();
+	struct shield *k = bpf_map_lookup_elem(&shields, &vhid);
+
+	if (!s || !k)
+		return NO_TRAILER;
+	for (int i = 0; i < SHIELD_TRAILERS; i++) {
+		struct trailer_key *key = &k->trailer[i];
+
+		if (i >= k->trailers || key->id != s->sample.data[2])
+			continue;
+		__builtin_memset(s->block, 0, 64);
+		__builtin_memcpy(s->block, s->sample.data, REMINDER_SIGNED);
+		return mac_right(s, key, s->block, 0, s->sample.data + REMINDER_SIGNED) ? TRAILER_GOOD
+											: TRAILER_BAD;
 	}
 	return NO_TRAILER;
 }
@@ -172,7 +220,7 @@ static __always_inline __u64 be64(const __u8 *p)
  * space will tell it.
  */
 static __always_inline enum reason seen(const struct known *known, const __u8 *advert, struct bucket *b,
-					__u64 now)
+					enum repeat repeat, __u64 now)
 {
 	__u64 node = be64(advert + HEADER_LEN + 4), epoch = be64(advert + HEADER_LEN + 12);
 	__u64 counter = be64(advert + 8);
@@ -188,7 +236,8 @@ static __always_inline enum reason seen(const struct known *known, const __u8 *a
 			return R_ADVERT;
 		if (m->own)
 			return R_LOOP;
-		if ((epoch < m->epoch || counter < m->counter) && within(&b->old, now, REMIND_EVERY, 0))
+		if (repeat == NEW && (epoch < m->epoch || counter < m->counter) &&
+		    within(&b->old, now, REMIND_EVERY, 0))
 			return R_ADVERT;
 		return R_REPLAY;
 	}
@@ -241,7 +290,28 @@ __noinline int proof(__u32 vhid)
 	return digest_right(vhid) == 1 ? BY_DIGEST : BY_NOTHING;
 }
 
-/* The verdict on the advert in the scratch, which is well-formed. */
+/* Was the advert in the scratch heard before? What nothing vouches for is noted
+ * when it passes only, or anybody could make us forget the rest.
+ */
+static __always_inline enum repeat repeated(struct scratch *s, __u32 vhid, __u32 by, struct echo *e)
+{
+	__u64 head = be64(s->sample.data), *was;
+
+	__builtin_memcpy(&e->proof, s->sample.data + (by == BY_TRAILER ? HEADER_LEN + TRAILER_SIGNED : 16),
+			 8);
+	e->vhid = vhid;
+	was = bpf_map_lookup_elem(&echoes, e);
+	if (was)
+		return *was == head ? SAME : ALTERED;
+	if (by != UNPROVEN)
+		bpf_map_update_elem(&echoes, e, &head, 0);
+	return NEW;
+}
+
+/* The verdict on the advert in the scratch, which is well-formed. Each kind has a
+ * bucket of its own: of what an attacker has captured and says again, however
+ * often, and as whomever, nothing is at the cost of what is new.
+ */
 __noinline int judge(__u32 vhid, __u32 by)
 {
 	struct scratch *s = this_scratch();
@@ -249,22 +319,65 @@ __noinline int judge(__u32 vhid, __u32 by)
 	struct known *known = bpf_map_lookup_elem(&knowns, &vhid);
 	struct bucket *b = bpf_map_lookup_elem(&buckets, &vhid);
 	enum reason why = R_ADVERT;
-	__u64 now = bpf_ktime_get_ns(), *due;
+	__u64 now = bpf_ktime_get_ns(), head;
+	enum repeat repeat;
+	struct echo e;
 
 	if (!s || !k || !b)
 		return R_ADVERT;
 	if (by == BY_NOTHING)
 		return R_BADAUTH;
+	repeat = repeated(s, vhid, by, &e);
 	if (known && (by == BY_TRAILER || (by == UNPROVEN && trailer_form(s, k))))
-		why = seen(known, s->sample.data, b, now);
+		why = seen(known, s->sample.data, b, repeat, now);
 	else if (known && by == BY_DIGEST && stripped(known, s->sample.data))
 		why = R_REPLAY;
 	else if (by == BY_DIGEST && k->flags & SHIELD_ENFORCE)
 		why = R_BADTRAILER;
 	if (why != R_ADVERT)
 		return why;
-	due = by == BY_TRAILER ? &b->signed_ : bucket_of(b, known, &s->sample.from);
-	return within(due, now, k->every, k->burst) ? R_ADVERT : R_RATELIMIT;
+	if (repeat != NEW) /* OpenBSD's adverts are all the same */
+		return within(repeat == SAME ? &b->same : &b->altered, now, k->every, k->burst) ? R_ADVERT
+												: R_REPLAY;
+	if (!within(by == BY_TRAILER ? &b->signed_ : bucket_of(b, known, &s->sample.from), now, k->every,
+		    k->burst))
+		return R_RATELIMIT;
+	if (by == UNPROVEN) {
+		head = be64(s->sample.data);
+		bpf_map_update_elem(&echoes, &e, &head, 0);
+	}
+	return R_ADVERT;
+}
+
+/* The verdict on what has protocol 112, the number of a vhid and another version or
+ * type than an advert, in the scratch: by the right MAC a reminder, if it has one.
+ */
+__noinline int judge_foreign(__u32 vhid, __u32 mac)
+{
+	struct scratch *s = this_scratch();
+	struct shield *k = bpf_map_lookup_elem(&shields, &vhid);
+	struct known *known = bpf_map_lookup_elem(&knowns, &vhid);
+	struct bucket *b = bpf_map_lookup_elem(&buckets, &vhid);
+	__u64 now = bpf_ktime_get_ns(), epoch, counter;
+
+	if (!s || !k || !b)
+		return R_ADVERT_VERSION;
+	for (int i = 0; known && mac != NO_TRAILER && i < SHIELD_NODES; i++) {
+		const struct mark *m = &known->node[i];
+
+		if (i >= known->nodes)
+			break;
+		if (!m->own || m->node != be64(s->sample.data + 8))
+			continue;
+		if (mac == TRAILER_BAD)
+			return R_BADAUTH;
+		epoch = be64(s->sample.data + 16);
+		counter = be64(s->sample.data + 24);
+		if (epoch < m->epoch || (epoch == m->epoch && counter <= m->counter))
+			return R_REPLAY; /* we know */
+		return within(&b->reminder, now, k->every, k->burst) ? R_REMINDER : R_RATELIMIT;
+	}
+	return within(&b->foreign, now, k->every, k->burst) ? R_ADVERT_VERSION : R_RATELIMIT;
 }
 
 /* The header's checksum covers 36 bytes (the BSDs) or the whole payload (ucarp
@@ -332,6 +445,16 @@ static __always_inline struct scratch *note(void *ctx, enum reason why, const st
 	return s;
 }
 
+/* Is a reminder in the scratch, and who vouches for it? Without cryptography we take
+ * its word, and user space does not.
+ */
+static __always_inline enum trailer reminder(struct scratch *s, __u32 vhid, enum shielding shielding)
+{
+	if (s->sample.data[0] != REMINDER_VERSION || s->sample.have != REMINDER_LEN)
+		return NO_TRAILER;
+	return shielding == VERIFY ? reminder_right(vhid) : TRAILER_GOOD;
+}
+
 /* The last word on the advert in the scratch. What led here is read out of memory,
  * where all of it looks the same to the verifier, and the two below are functions:
  * it walks through this but once.
@@ -352,10 +475,11 @@ static __always_inline int weigh(__u32 vhid, enum shielding shielding)
 	} else if (why == R_ADVERT_VERSION) {
 		/* VRRP has its number in the same place. */
 		vhid = s->sample.data[1];
-		if (judge(vhid, UNPROVEN) == R_RATELIMIT)
-			why = R_RATELIMIT;
+		why = judge_foreign(vhid, reminder(s, vhid, shielding));
+		if (why != R_RATELIMIT)
+			seen = why;
 	}
-	if (seen != R_ADVERT)
+	if (seen != R_ADVERT && seen != R_REMINDER)
 		take_sample(vhid, seen);
 	s->busy = 0;
 	return why;

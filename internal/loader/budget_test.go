@@ -15,7 +15,7 @@ const verifierBudget = 90_000
 
 func TestVerifierIsNotKeptBusy(t *testing.T) {
 	nstest.RequireRoot(t)
-	for _, load := range []func() (*ebpf.CollectionSpec, error){loadXdp, loadIngress, loadEgress, loadPass} {
+	for _, load := range []func() (*ebpf.CollectionSpec, error){loadXdp, loadIngress, loadEgress, loadPulse, loadPass} {
 		spec, err := load()
 		if err != nil {
 			t.Fatal(err)

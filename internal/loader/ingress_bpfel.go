@@ -20,6 +20,7 @@ const (
 	ingressMapAddr6             = "addr6"
 	ingressMapBuckets           = "buckets"
 	ingressMapCounters          = "counters"
+	ingressMapEchoes            = "echoes"
 	ingressMapKnowns            = "knowns"
 	ingressMapPorts             = "ports"
 	ingressMapPulseEvents       = "pulse_events"
@@ -91,6 +92,7 @@ type ingressMapSpecs struct {
 	Addr6         *ebpf.MapSpec `ebpf:"addr6"`
 	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	Knowns        *ebpf.MapSpec `ebpf:"knowns"`
 	Ports         *ebpf.MapSpec `ebpf:"ports"`
 	PulseEvents   *ebpf.MapSpec `ebpf:"pulse_events"`
@@ -136,6 +138,7 @@ type ingressMaps struct {
 	Addr6         *ebpf.Map `ebpf:"addr6"`
 	Buckets       *ebpf.Map `ebpf:"buckets"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Echoes        *ebpf.Map `ebpf:"echoes"`
 	Knowns        *ebpf.Map `ebpf:"knowns"`
 	Ports         *ebpf.Map `ebpf:"ports"`
 	PulseEvents   *ebpf.Map `ebpf:"pulse_events"`
@@ -157,6 +160,7 @@ func (m *ingressMaps) Close() error {
 		m.Addr6,
 		m.Buckets,
 		m.Counters,
+		m.Echoes,
 		m.Knowns,
 		m.Ports,
 		m.PulseEvents,

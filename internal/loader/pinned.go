@@ -27,7 +27,7 @@ const (
 // mapNames are the maps of a carpdev, as bpf/maps.h and bpf/shield.h have them.
 var mapNames = []string{
 	"vhids", "addr4", "addr6", "shares", "counters", "ports",
-	"shields", "knowns", "buckets", "sampled", "samples", "scratches",
+	"shields", "knowns", "buckets", "echoes", "sampled", "samples", "scratches",
 }
 
 // ErrMaster means that Detach would take a master off the network.

@@ -18,6 +18,10 @@ type xdpBucket struct {
 	Signed   uint64
 	Stranger uint64
 	Old      uint64
+	Same     uint64
+	Altered  uint64
+	Reminder uint64
+	Foreign  uint64
 	Peer     [4]uint64
 }
 
@@ -28,6 +32,12 @@ type xdpDigestKey struct {
 	At     uint32
 	Blocks uint32
 	Tail   [128]uint8
+}
+
+type xdpEcho struct {
+	_     structs.HostLayout
+	Proof uint64
+	Vhid  uint64
 }
 
 type xdpIn6Addr struct {
@@ -49,7 +59,7 @@ type xdpKnown struct {
 type xdpLayout uint32
 
 const (
-	xdpLayoutLAYOUT xdpLayout = 4
+	xdpLayoutLAYOUT xdpLayout = 5
 )
 
 type xdpMark struct {
@@ -168,34 +178,35 @@ const (
 	xdpReasonR_ADVERT         xdpReason = 15
 	xdpReasonR_ADVERT_VHID    xdpReason = 16
 	xdpReasonR_ADVERT_VERSION xdpReason = 17
-	xdpReasonR_BADTTL         xdpReason = 18
-	xdpReasonR_BADLEN         xdpReason = 19
-	xdpReasonR_BADSUM         xdpReason = 20
-	xdpReasonR_BADFRAG        xdpReason = 21
-	xdpReasonR_BADAUTH        xdpReason = 22
-	xdpReasonR_BADTRAILER     xdpReason = 23
-	xdpReasonR_REPLAY         xdpReason = 24
-	xdpReasonR_LOOP           xdpReason = 25
-	xdpReasonR_RATELIMIT      xdpReason = 26
-	xdpReasonR_VLAN           xdpReason = 27
-	xdpReasonR_RUNT           xdpReason = 28
-	xdpReasonR_FRAGMENT       xdpReason = 29
-	xdpReasonR_OUT_VMAC       xdpReason = 30
-	xdpReasonR_OUT_ARP        xdpReason = 31
-	xdpReasonR_OUT_ND         xdpReason = 32
-	xdpReasonR_FENCE_VMAC     xdpReason = 33
-	xdpReasonR_FENCE_SOURCE   xdpReason = 34
-	xdpReasonR_FENCE_ARP      xdpReason = 35
-	xdpReasonR_FENCE_ND       xdpReason = 36
-	xdpReasonR_HAIRPIN        xdpReason = 37
-	xdpReasonR_PULSE_ASKED    xdpReason = 38
-	xdpReasonR_PULSE_ANSWER   xdpReason = 39
-	xdpReasonR_PULSE_CLAIMED  xdpReason = 40
-	xdpReasonR_PULSE_REFUSED  xdpReason = 41
-	xdpReasonR_PULSE_BAD      xdpReason = 42
-	xdpReasonR_PULSE_STRANGER xdpReason = 43
-	xdpReasonR_PULSE_OLD      xdpReason = 44
-	xdpReasonR_PULSE_LIMIT    xdpReason = 45
+	xdpReasonR_REMINDER       xdpReason = 18
+	xdpReasonR_BADTTL         xdpReason = 19
+	xdpReasonR_BADLEN         xdpReason = 20
+	xdpReasonR_BADSUM         xdpReason = 21
+	xdpReasonR_BADFRAG        xdpReason = 22
+	xdpReasonR_BADAUTH        xdpReason = 23
+	xdpReasonR_BADTRAILER     xdpReason = 24
+	xdpReasonR_REPLAY         xdpReason = 25
+	xdpReasonR_LOOP           xdpReason = 26
+	xdpReasonR_RATELIMIT      xdpReason = 27
+	xdpReasonR_VLAN           xdpReason = 28
+	xdpReasonR_RUNT           xdpReason = 29
+	xdpReasonR_FRAGMENT       xdpReason = 30
+	xdpReasonR_OUT_VMAC       xdpReason = 31
+	xdpReasonR_OUT_ARP        xdpReason = 32
+	xdpReasonR_OUT_ND         xdpReason = 33
+	xdpReasonR_FENCE_VMAC     xdpReason = 34
+	xdpReasonR_FENCE_SOURCE   xdpReason = 35
+	xdpReasonR_FENCE_ARP      xdpReason = 36
+	xdpReasonR_FENCE_ND       xdpReason = 37
+	xdpReasonR_HAIRPIN        xdpReason = 38
+	xdpReasonR_PULSE_ASKED    xdpReason = 39
+	xdpReasonR_PULSE_ANSWER   xdpReason = 40
+	xdpReasonR_PULSE_CLAIMED  xdpReason = 41
+	xdpReasonR_PULSE_REFUSED  xdpReason = 42
+	xdpReasonR_PULSE_BAD      xdpReason = 43
+	xdpReasonR_PULSE_STRANGER xdpReason = 44
+	xdpReasonR_PULSE_OLD      xdpReason = 45
+	xdpReasonR_PULSE_LIMIT    xdpReason = 46
 	xdpReasonREASONS          xdpReason = 64
 )
 
@@ -293,6 +304,7 @@ const (
 	xdpMapAddr6              = "addr6"
 	xdpMapBuckets            = "buckets"
 	xdpMapCounters           = "counters"
+	xdpMapEchoes             = "echoes"
 	xdpMapKnowns             = "knowns"
 	xdpMapPorts              = "ports"
 	xdpMapPulseEvents        = "pulse_events"
@@ -368,6 +380,7 @@ type xdpMapSpecs struct {
 	Addr6         *ebpf.MapSpec `ebpf:"addr6"`
 	Buckets       *ebpf.MapSpec `ebpf:"buckets"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Echoes        *ebpf.MapSpec `ebpf:"echoes"`
 	Knowns        *ebpf.MapSpec `ebpf:"knowns"`
 	Ports         *ebpf.MapSpec `ebpf:"ports"`
 	PulseEvents   *ebpf.MapSpec `ebpf:"pulse_events"`
@@ -413,6 +426,7 @@ type xdpMaps struct {
 	Addr6         *ebpf.Map `ebpf:"addr6"`
 	Buckets       *ebpf.Map `ebpf:"buckets"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Echoes        *ebpf.Map `ebpf:"echoes"`
 	Knowns        *ebpf.Map `ebpf:"knowns"`
 	Ports         *ebpf.Map `ebpf:"ports"`
 	PulseEvents   *ebpf.Map `ebpf:"pulse_events"`
@@ -434,6 +448,7 @@ func (m *xdpMaps) Close() error {
 		m.Addr6,
 		m.Buckets,
 		m.Counters,
+		m.Echoes,
 		m.Knowns,
 		m.Ports,
 		m.PulseEvents,
