@@ -159,3 +159,38 @@ func TestTwoThatCountOnFromEachOther(t *testing.T) {
 	r.now = r.now.Add(time.Minute)
 	r.want("the one goes on from the other", r.b, r.plain(450, 1, 0), plainA, Accepted, NoAlarm)
 }
+
+// TestAPeerThatIsFirstHeardDemoted boots, demoted until it is ready, and says then
+// how good it is.
+func TestAPeerThatIsFirstHeardDemoted(t *testing.T) {
+	better := func(r *rig, what string, b []byte) {
+		t.Helper()
+		if v := r.want(what, r.b, b, plainA, Accepted, NoAlarm); v.AdvSkew != 0 {
+			t.Errorf("%s: advskew %d, want its own", what, v.AdvSkew)
+		}
+	}
+	for name, demotion := range map[string]uint8{"that says so": 240, "that folds it into its advskew": 0} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, Compat)
+			r.want("demoted", r.b, relabel(r.plain(100, 1, 0), 1, 240, demotion), plainA, Accepted, NoAlarm)
+			better(r, "ready", r.plain(101, 1, 0))
+			r.want("as it was, relabeled", r.b, r.plain(100, 0, 0), plainA, DropReplay, AlarmRelabeled)
+			if v := r.want("better still", r.b, r.plain(102, 0, 50), plainA, Accepted, AlarmBetter); v.AdvBase != 1 {
+				t.Errorf("advbase %d, want the pinned 1", v.AdvBase)
+			}
+		})
+	}
+	t.Run("whose counter stands still", func(t *testing.T) {
+		r := newRig(t, Compat)
+		down := r.b.cfg.Forget / 3
+		demoted := relabel(r.plain(77, 1, 0), 1, 240, 240)
+		for range 5 { // it lives: what says other things is not from it
+			r.want("demoted", r.b, demoted, plainA, Accepted, NoAlarm)
+			r.want("relabeled", r.b, r.plain(77, 1, 0), plainA, DropPinned, AlarmBetter)
+			r.now = r.now.Add(down - time.Second)
+		}
+		r.now = r.now.Add(time.Second + 1)
+		better(r, "ready", r.plain(77, 1, 0))
+		better(r, "and so on", r.plain(77, 1, 0))
+	})
+}

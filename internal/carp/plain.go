@@ -22,6 +22,7 @@ type plainPeer struct {
 	pinned time.Duration // the best interval that it was first heard with; 0: none yet
 	base   uint8
 	skew   uint8
+	low    bool      // it was demoted when it was first heard
 	heard  time.Time // last advert that was not better than pinned
 	last   time.Time // last advert
 }
@@ -98,15 +99,20 @@ func (g *Guard) judgePlain(now time.Time, v *Verdict) {
 }
 
 // pin compares how good a peer says that it is with how good it was first heard to
-// be.
+// be. One that was demoted then says how good it is when it is ready: with a new
+// counter, or, if that stands still, when it has said nothing else for a master-down
+// time.
 func (g *Guard) pin(now time.Time, v *Verdict, p *plainPeer, stands bool) {
 	interval := Interval(v.AdvBase, v.AdvSkew)
-	gone := now.Sub(p.heard) > g.cfg.Forget // its older self: it was configured anew
+	silent := now.Sub(p.heard)                             // its older self
+	gone := silent > g.cfg.Forget                          // it was configured anew
+	ready := p.low && (!stands || silent > g.cfg.Forget/3) // and has said how good it is
 	switch {
 	case v.Goodbye() && (p.pinned == 0 || gone):
 		// Says nothing about how good it will be.
-	case p.pinned == 0, gone && (!stands || interval < p.pinned):
+	case p.pinned == 0, gone && !stands, (gone || ready) && interval < p.pinned:
 		p.pinned, p.base, p.skew, p.heard = interval, v.AdvBase, v.AdvSkew, now
+		p.low = v.Demotion > 0 || v.AdvSkew >= maxSkew
 	case interval < p.pinned && stands:
 		v.Why, v.Alarm = DropPinned, AlarmBetter
 	case interval < p.pinned:
@@ -177,7 +183,7 @@ func (g *Guard) speaker(now time.Time, v *Verdict) (p, old *plainPeer) {
 	}
 	p = &plainPeer{counter: v.Counter, single: true}
 	if here != nil { // it has rebooted, or they are two
-		p.pinned, p.base, p.skew, p.heard = here.pinned, here.base, here.skew, here.heard
+		p.pinned, p.base, p.skew, p.low, p.heard = here.pinned, here.base, here.skew, here.low, here.heard
 	}
 	p.from[at] = v.From
 	return g.remember(now, p), nil
