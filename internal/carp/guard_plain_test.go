@@ -96,6 +96,25 @@ func TestOneSpeakerInBothFamilies(t *testing.T) {
 	}
 }
 
+// TestFamiliesOvertakeEachOther sends the two frames of an advert by two queues of
+// a NIC.
+func TestFamiliesOvertakeEachOther(t *testing.T) {
+	r := newRig(t, Compat)
+	for n := uint64(98); n < 102; n += 2 {
+		r.want("IPv6", r.b, r.plain(n+1, 1, 100), "fe80::3", Accepted, NoAlarm)
+	}
+	r.want("the first IPv4, late", r.b, r.plain(100, 1, 100), plainA, Accepted, NoAlarm)
+	for n := uint64(102); n < 120; n += 2 {
+		r.want("IPv6", r.b, r.plain(n+1, 1, 100), "fe80::3", Accepted, NoAlarm)
+		r.want("IPv4, late", r.b, r.plain(n, 1, 100), plainA, Accepted, NoAlarm)
+		r.want("IPv4, again", r.b, r.plain(n, 1, 100), plainA, DropReplay, AlarmReplay)
+		r.want("IPv6, again", r.b, r.plain(n+1, 1, 100), "fe80::3", DropReplay, AlarmReplay)
+		r.want("IPv6 by IPv4", r.b, r.plain(n+1, 1, 100), plainA, DropReplay, AlarmReplay)
+	}
+	r.want("IPv6", r.b, r.plain(130, 1, 100), "fe80::3", Accepted, NoAlarm)
+	r.want("an IPv6 one that got lost", r.b, r.plain(129, 1, 100), "fe80::3", DropReplay, AlarmReplay)
+}
+
 // TestTwoPeersInOnePlace have no addresses of their own: both speak from the shared
 // one, at the same time while they agree who stays.
 func TestTwoPeersInOnePlace(t *testing.T) {

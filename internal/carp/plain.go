@@ -14,10 +14,11 @@ import (
 // from: that anybody can write.
 type plainPeer struct {
 	from    [2]netip.Addr // IPv4, IPv6; not valid: not heard there yet
-	counter uint64        // the newest
+	said    [2]uint64     // the newest counter in each
+	counter uint64        // the newest of both
 	step    uint64        // from the one before, if it counts
 	counts  bool          // it is another one each time: FreeBSD, NetBSD, ucarp; OpenBSD's stands still
-	single  bool          // it was heard once
+	times   uint8         // how often it was heard, up to plainMeeting and once more
 
 	pinned time.Duration // the best interval that it was first heard with; 0: none yet
 	base   uint8
@@ -34,6 +35,10 @@ const (
 	// plainNear is how many steps ahead a peer's next counter is that it is believed
 	// with even if another peer, which once went on from the same, is further.
 	plainNear = recentPlain
+
+	// plainMeeting is how many adverts of a peer may be faster than the first one in
+	// the other family.
+	plainMeeting = 4
 
 	// plainChanges from one place to counters far from each other, all heard once,
 	// and they are drawn anew for each advert: FreeBSD, NetBSD and ucarp do so until
@@ -72,7 +77,7 @@ func (g *Guard) judgePlain(now time.Time, v *Verdict) {
 	stands := p != nil && !p.counts && p.speaksFrom(v.From)
 	switch {
 	case stands:
-		p.single = false
+		p.again()
 	case p != nil:
 		old = p
 	default:
@@ -142,14 +147,14 @@ func (g *Guard) newest(counter uint64) *plainPeer {
 // the peer that was there before, and has been further since; or nothing, if there
 // is no room for one more.
 func (g *Guard) speaker(now time.Time, v *Verdict) (p, old *plainPeer) {
-	var near, next, here, drawn *plainPeer
+	var near, next, drawn *plainPeer
 	singles := 0
 	later := func(a, b *plainPeer) bool { return a == nil || b.last.After(a.last) }
 	at := family(v.From)
 	for _, p := range g.plain {
 		ahead, home := v.Counter-p.counter, p.from[at] == v.From
 		switch {
-		case home && ahead <= plainNear*max(p.step, 1) && g.alive(p, now) && later(near, p):
+		case g.alive(p, now) && (home && ahead <= plainNear*max(p.step, 1) || p.late(v)) && later(near, p):
 			near = p
 		case behind(v.Counter, p.counter, plainWindow):
 			// Its own place is where a peer whose counters were set back may be
@@ -160,10 +165,7 @@ func (g *Guard) speaker(now time.Time, v *Verdict) (p, old *plainPeer) {
 		case ahead < plainWindow && (home || !p.from[at].IsValid() && g.alive(p, now)) && later(next, p):
 			next = p
 		}
-		if home && later(here, p) {
-			here = p
-		}
-		if home && p.single && g.alive(p, now) {
+		if home && p.times == 1 && g.alive(p, now) {
 			singles++
 			if later(drawn, p) {
 				drawn = p
@@ -178,22 +180,43 @@ func (g *Guard) speaker(now time.Time, v *Verdict) (p, old *plainPeer) {
 	case next != nil:
 		return next.count(v), nil
 	case singles >= plainChanges, singles > 0 && drawn.counts:
-		drawn.counter, drawn.counts = v.Counter, true
+		drawn.counter, drawn.said[at], drawn.counts = v.Counter, v.Counter, true
 		return drawn, nil
 	}
-	p = &plainPeer{counter: v.Counter, single: true}
-	if here != nil { // it has rebooted, or they are two
-		p.pinned, p.base, p.skew, p.low, p.heard = here.pinned, here.base, here.skew, here.low, here.heard
-	}
-	p.from[at] = v.From
+	p = &plainPeer{counter: v.Counter, times: 1}
+	p.from[at], p.said[at] = v.From, v.Counter
 	return g.remember(now, p), nil
 }
 
+// late reports whether the peer has said this before its newest advert, which was
+// faster because it came by the other family.
+func (p *plainPeer) late(v *Verdict) bool {
+	at, behind := family(v.From), p.counter-v.Counter
+	switch {
+	case !p.from[at].IsValid():
+		return p.times <= plainMeeting && behind <= plainMeeting*FamilyStep
+	case p.from[at] != v.From || p.said[at] == 0:
+		return false
+	}
+	since := p.counter - p.said[at]
+	return behind < since && since < plainWindow
+}
+
+// again counts how often the peer was heard.
+func (p *plainPeer) again() { p.times = min(p.times+1, plainMeeting+1) }
+
 // count takes the next counter of a peer that counts.
 func (p *plainPeer) count(v *Verdict) *plainPeer {
+	if p.counts && p.times == 1 {
+		p.pinned = 0 // its counters were drawn: it may be somebody else in the same place
+	}
 	p.speaksFrom(v.From)
-	p.step = v.Counter - p.counter
-	p.counter, p.counts, p.single = v.Counter, true, false
+	p.said[family(v.From)] = v.Counter
+	p.counts = true
+	p.again()
+	if step := v.Counter - p.counter; step < plainWindow {
+		p.counter, p.step = v.Counter, step
+	}
 	return p
 }
 
