@@ -126,6 +126,7 @@ func (w *world) restart(n *node, d time.Duration) {
 		case 1:
 			w.line(n.name, "storage as it was at the beginning")
 			n.disk = n.old.clone()
+			w.sc.setBack = w.sc.setBack || !w.sc.Trailer
 		}
 		if n.powered {
 			n.start()

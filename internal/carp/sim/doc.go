@@ -49,10 +49,8 @@
 // # What is not simulated
 //
 // Bundles, hooks, tracking and the connection table. A boot clock that goes back:
-// Linux has none. A demoted node that a Guard in compat mode heard for the first
-// time is not believed to be better for three master-down times, which the bound
-// of groups without trailers includes. An advert that an attacker holds back
-// until all is well is one that was delayed so long. Two equal nodes beside an
-// equal ucarp: that one goes by addresses and the two by their ids, so the three
-// may make way to each other in a circle before one of them stays.
+// Linux has none. An advert that an attacker holds back until all is well is one
+// that was delayed so long. Two equal nodes beside an equal ucarp: that one goes by
+// addresses and the two by their ids, so the three may make way to each other in a
+// circle before one of them stays.
 package sim

@@ -50,6 +50,7 @@ type Scenario struct {
 
 	within  time.Duration // instead of what bound computes
 	foreign int           // stations that are not nodes
+	setBack bool          // a node without a trailer has begun with an old disk
 }
 
 // unit is the time between two adverts of a node without skew, and what all
@@ -64,11 +65,12 @@ func (s *Scenario) unit() time.Duration {
 // bound is the time after which there must be one master, counted from when
 // everything is well again: 3·advbase, the largest skew, one interval and the
 // largest delay, here with what a process may be late. For advbase 0 the first
-// two are what Machine makes of them. There the second that a node believes
-// another one of what it said of itself counts, too: it is not short in
-// comparison. And without trailers a node that was demoted when it was first
-// heard is not believed to be better before its older self has been silent for
-// three master-down times: what a Guard has against relabelled adverts.
+// two are what Machine makes of them. Of equals without trailers the one with the
+// higher address makes way at the second advert of the other one, for the BSDs need an
+// answer to the first: one interval more. A node without a trailer whose disk was set
+// back says what it has said before: that is what a replay looks like, so the others
+// do not believe it before they count it as gone, which is three master-down times.
+// Nobody can tell it, for it has no key that a reminder could be signed with.
 func (s *Scenario) bound() time.Duration {
 	if s.within > 0 {
 		return s.within
@@ -79,30 +81,30 @@ func (s *Scenario) bound() time.Duration {
 		interval = max(interval, carp.Interval(s.AdvBase, n.Skew))
 	}
 	d := down + interval + s.Delay + 4*lateness
-	if s.AdvBase == 0 {
-		d += time.Second
-	}
 	if !s.Trailer {
+		d += interval
+	}
+	if s.setBack {
 		d += 3*down + interval
-		if s.Shared && len(s.Nodes) > 2 {
-			d += down + interval // they are all one peer, whose older self may be a newcomer
-		}
 	}
 	return d
 }
 
 // meeting is how long what was said before all was well may still be heard.
 func (s *Scenario) meeting() time.Duration {
-	if !s.Trailer {
-		return s.bound()
+	if s.setBack {
+		return s.bound() // or is what is not believed
 	}
 	return s.Delay + 2*lateness
 }
 
 // transitions is how often a node may become or cease to be master once all is
-// well: twice in a pair. A third node may have to be made way for first, because
-// its term is newer, before it is replaced in an orderly way.
-func (s *Scenario) transitions() int { return 2 * max(1, min(2, len(s.Nodes)+s.foreign-1)) }
+// well: twice in a pair, and three times among three, of which the third may be
+// master first and is made way for, because its term is newer, before it is replaced in
+// an orderly way. Of more two that preempt may meet so: a master that hears a worse
+// one, which preempted before it did, makes way to its newer term, preempts it, and
+// makes way to the best one, which was as late.
+func (s *Scenario) transitions() int { return min(len(s.Nodes)+s.foreign, 4) }
 
 // String describes the scenario in one line.
 func (s *Scenario) String() string {
