@@ -33,16 +33,16 @@ func line(l string) string { return "groups:\n  carp1: \"" + l + "\"\n" }
 
 // bad holds texts with one mistake, or few, and everything that is said.
 var bad = []struct{ name, text, want string }{
-	{"not YAML", "groups: {a: [\n", `xcarp.yaml:1:13: not YAML: sequence end token ']' not found`},
+	{"not YAML", "groups: {a: [\n", `xcarp.yaml:1:13: not YAML: sequence end token ']' not found: close the bracket that is open here`},
 	{"a list", "[1]", `xcarp.yaml:1:1: a configuration must be a mapping, not a list: write key: value`},
 	{"two documents", "a: b\n---\nc: d\n", `xcarp.yaml:3:1: a second YAML document: put everything into one, without ---`},
 	{"anchor", "groups: &x {}\n", `xcarp.yaml:1:9: anchors and aliases (& and *) are not supported: write the value out, or quote it`},
 	{"merge", g(", <<: {}"), `xcarp.yaml:3:66: merge keys (<<) are not supported: write the keys out`},
-	{"deep", strings.Repeat("[", 33), `xcarp.yaml:1:33: nested deeper than 32 levels`},
+	{"deep", strings.Repeat("[", 33), `xcarp.yaml:1:33: nested deeper than 32 levels: a configuration needs four: is this the right file?`},
 
-	{"deep behind a comment", "a: \"x # y\", " + strings.Repeat("[", 1001), `xcarp.yaml:1:1013: nested deeper than 32 levels`},
-	{"deep in dashes", strings.Repeat("- ", 1001), `xcarp.yaml:1:2001: nested deeper than 32 levels`},
-	{"brackets in comments", strings.Repeat("# [\n", 40) + "node: [\n", `xcarp.yaml:41:7: not YAML: sequence end token ']' not found`},
+	{"deep behind a comment", "a: \"x # y\", " + strings.Repeat("[", 1001), `xcarp.yaml:1:1013: nested deeper than 32 levels: a configuration needs four: is this the right file?`},
+	{"deep in dashes", strings.Repeat("- ", 1001), `xcarp.yaml:1:2001: nested deeper than 32 levels: a configuration needs four: is this the right file?`},
+	{"brackets in comments", strings.Repeat("# [\n", 40) + "node: [\n", `xcarp.yaml:41:7: not YAML: sequence end token ']' not found: close the bracket that is open here`},
 
 	{"unknown key", g("") + "premept: true\n", `xcarp.yaml:4:1: unknown key "premept" at the top level: did you mean "preempt"?`},
 	{"far from any key", g("") + "colour: red\n", `xcarp.yaml:4:1: unknown key "colour" at the top level: known are node, key_file, sync, preempt, groups, advskew, bundle, dscp, senderr_demotion_factor, ifdown_demotion_factor, xdp, metrics, log, auth, trailer, split, track, hooks, ready, preempt_delay, startup_delay`},
@@ -245,5 +245,42 @@ func TestBrokenTextHidesPasswords(t *testing.T) {
 				t.Errorf("%q: a password shows in %s", text, s)
 			}
 		}
+	}
+}
+
+// A file that is no configuration at all costs a line that fits a screen, and says
+// what to do.
+func TestWhatIsNoConfigurationIsSaidShortly(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"a tab", "node: a\n\tgroups:\n", "xcarp.yaml:2:1: not YAML: found character '\\t' that cannot start any token: indent with blanks, not with tabs"},
+		{"an open bracket", "groups: [wan\n", "xcarp.yaml:1:9: not YAML: sequence end token ']' not found: close the bracket that is open here"},
+		{"a long text", strings.Repeat("word ", 1000), `xcarp.yaml:1:1: a configuration must be a mapping, not "word word word word word word word word …": write key: value`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := load(t, tt.text)
+			p := Problems(err)
+			if len(p) != 1 {
+				t.Fatalf("got %v", err)
+			}
+			if got := p[0].Error(); !strings.HasSuffix(got, tt.want) {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+			for line := range strings.Lines(p[0].Caret) {
+				if n := len([]rune(line)); n > excerptLen+8 {
+					t.Errorf("a line of %d characters", n)
+				}
+			}
+		})
+	}
+}
+
+func TestALongLineIsCutAroundThePlace(t *testing.T) {
+	line := strings.Repeat("a", 500) + "HERE" + strings.Repeat("b", 500)
+	got, at := excerpt(line, 500)
+	if !strings.HasPrefix(got[at+len("…")-1:], "HERE") || len([]rune(got)) != excerptLen || !strings.HasPrefix(got, "…a") || !strings.HasSuffix(got, "b…") {
+		t.Errorf("%q at %d", got, at)
+	}
+	if got, at := excerpt("short", 3); got != "short" || at != 3 {
+		t.Errorf("%q at %d", got, at)
 	}
 }

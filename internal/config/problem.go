@@ -100,10 +100,31 @@ func caret(text string, line, column, width int) string {
 		}
 		return ' '
 	}, string([]rune(masked)[:at]))
+	masked, at = excerpt(masked, at)
 	width = max(1, min(width, utf8.RuneCountInString(masked)-at))
 	n := fmt.Sprint(line)
 	return fmt.Sprintf("%s | %s\n%s | %s%s",
 		n, printable(masked), strings.Repeat(" ", len(n)), pad, strings.Repeat("^", width))
+}
+
+// excerptLen is how much of a line a caret shows, in characters.
+const excerptLen = 160
+
+// excerpt cuts a long line around a position.
+func excerpt(line string, at int) (string, int) {
+	src := []rune(line)
+	if len(src) <= excerptLen {
+		return line, at
+	}
+	from := max(0, min(at-excerptLen/2, len(src)-excerptLen))
+	cut := slices.Clone(src[from : from+excerptLen])
+	if from > 0 {
+		cut[0] = '…'
+	}
+	if from+excerptLen < len(src) {
+		cut[len(cut)-1] = '…'
+	}
+	return string(cut), at - from
 }
 
 // printable keeps control characters of a broken file away from the terminal.

@@ -49,7 +49,11 @@ func (n *node) what() string {
 	case nothing:
 		return "nothing"
 	}
-	return fmt.Sprintf("%q", n.text)
+	text := []rune(n.text)
+	if len(text) > 40 {
+		text = append(text[:40:40], '…')
+	}
+	return fmt.Sprintf("%q", string(text))
 }
 
 // maxDepth bounds the nesting of brackets, far above what the format needs: the
@@ -78,6 +82,17 @@ func syntaxAt(t *token.Token, message, fix string) *syntax {
 	return e
 }
 
+// syntaxFix is what to do about a text that the parser does not take.
+func syntaxFix(message string) string {
+	switch {
+	case strings.Contains(message, "'\t'"):
+		return "indent with blanks, not with tabs"
+	case strings.Contains(message, "']' not found"), strings.Contains(message, "'}' not found"):
+		return "close the bracket that is open here"
+	}
+	return "look at the indentation, brackets and quotes here and in the lines before"
+}
+
 // parse makes the tree of a text. The root is nil if the text says nothing.
 func parse(text []byte) (root *node, err error) {
 	if e := tooDeep(text); e != nil {
@@ -85,7 +100,7 @@ func parse(text []byte) (root *node, err error) {
 	}
 	defer func() { // the parser is not ours, and a running daemon must survive any text
 		if r := recover(); r != nil {
-			root, err = nil, &syntax{line: 1, column: 1, message: "not readable as YAML"}
+			root, err = nil, &syntax{line: 1, column: 1, message: "not readable as YAML", fix: syntaxFix("")}
 		}
 	}()
 	f, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
@@ -93,10 +108,10 @@ func parse(text []byte) (root *node, err error) {
 		var ye yaml.Error
 		if errors.As(err, &ye) {
 			message, _, _ := strings.Cut(ye.GetMessage(), "\n")
-			return nil, syntaxAt(ye.GetToken(), "not YAML: "+message, "")
+			return nil, syntaxAt(ye.GetToken(), "not YAML: "+message, syntaxFix(message))
 		}
 		message, _, _ := strings.Cut(err.Error(), "\n")
-		return nil, syntaxAt(nil, "not YAML: "+message, "")
+		return nil, syntaxAt(nil, "not YAML: "+message, syntaxFix(message))
 	}
 	for _, doc := range f.Docs {
 		if doc.Body == nil || doc.Body.Type() == ast.CommentType {
@@ -144,7 +159,8 @@ func tooDeep(text []byte) *syntax {
 			depth = max(0, depth+up-down)
 		}
 		if depth > maxDepth || all > maxBrackets || marks > maxMarks {
-			return &syntax{line: line, column: column, message: fmt.Sprintf("nested deeper than %d levels", maxDepth)}
+			return &syntax{line: line, column: column, message: fmt.Sprintf("nested deeper than %d levels", maxDepth),
+				fix: "a configuration needs four: is this the right file?"}
 		}
 	}
 	return nil
