@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -201,10 +202,7 @@ func TestFault59_ARPBalance(t *testing.T) {
 		t.Errorf("%d requesters moved, want the %d of the dead node", moved, n[1])
 	}
 	// A host of the LAN talks to the shared address and through it, whoever it got.
-	s.client.neighbour(t, "10.0.0.1")
-	if out, err := s.client.Run(t.Context(), "ping", "-c1", "-W5", "10.0.0.1"); err != nil {
-		t.Errorf("ping of the shared address: %v: %s", err, out)
-	}
+	s.pings(t)
 	if told := s.client.neighbour(t, "fd00:1::1"); told != vMAC(1) && told != vMAC(2) && told != vMAC(3) {
 		t.Errorf("the client was told %s of the IPv6 address", told)
 	}
@@ -222,6 +220,24 @@ func TestFault59_ARPBalance(t *testing.T) {
 	figure(t, "shares", "%d/%d/%d of %d", n[0], n[1], n[2], shareFlows)
 	figure(t, "moved", "%d", moved)
 	figure(t, "took ms", "%d", took.Milliseconds())
+}
+
+// pings has a host of the LAN talk to the shared addresses: who answers has to find
+// the host without telling it another MAC.
+func (s *trio) pings(t *testing.T) {
+	t.Helper()
+	for _, addr := range []string{"10.0.0.1", "fd00:1::1"} {
+		told := s.client.neighbour(t, addr)
+		for _, n := range s.nodes {
+			n.ns.Exec("ip", "neigh", "flush", "dev", "lan0")
+		}
+		if out, err := s.client.Run(t.Context(), "ping", "-c1", "-W10", addr); err != nil {
+			t.Errorf("ping of %s: %v: %s", addr, err, out)
+		}
+		if now := s.client.Exec("ip", "neigh", "show", addr, "dev", "eth0"); !strings.Contains(now, told) {
+			t.Errorf("the client knew %s as %s, and now: %s", addr, told, now)
+		}
+	}
 }
 
 // A pairing is a flow, by its two addresses.
@@ -313,6 +329,7 @@ func TestFault59_IPBalance(t *testing.T) {
 			if got := s.client.neighbour(t, "10.0.0.1"); got != group.String() {
 				t.Errorf("the client was told %s, want %s", got, group)
 			}
+			s.pings(t)
 			s.through(t, 5002, 0, 1, 2) // each has resolved the destinations
 			before := s.flows(t, group, 0, 1, 2)
 			n := shares(t, before, func(i int) int { return i })
