@@ -1,7 +1,9 @@
 package test
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -95,5 +97,76 @@ func TestAnAddressIsSharedByLines(t *testing.T) {
 	}
 	if left, err := os.ReadDir(n.pin); err == nil && len(left) > 0 {
 		t.Errorf("no group is left, but pins are: %v", left)
+	}
+}
+
+// Both routers of a pair work, each for its share of the LAN and of the WAN, and the
+// connections of either go on when one of them is cut off and when it is back.
+func TestFlowsSurviveWhereTheLoadIsShared(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.rules()
+	for _, n := range []*node{p.a, p.b} {
+		n.write("xcarp.yaml", fmt.Sprintf(`node: %s
+key_file: %s
+sync: {dev: sync0, nodes: {fw-a: 172.30.0.2, fw-b: 172.30.0.3}}
+preempt: true
+groups:
+  wan:
+    carpdev: wan0
+    addresses: [203.0.113.1/24, "2001:db8:1::1/64"]
+    balance: arp
+    carpnodes: {fw-a: {1: 0, 2: 100}, fw-b: {1: 100, 2: 0}}
+  lan:
+    carpdev: lan0
+    addresses: [10.0.0.1/24, "fd00:1::1/64"]
+    balance: arp
+    carpnodes: {fw-a: {11: 0, 12: 100}, fw-b: {11: 100, 12: 0}}
+bundle: [wan, lan]
+`, n.name, filepath.Join(n.dir, "xcarp.key")))
+		n.start()
+	}
+	settled := func() {
+		t.Helper()
+		p.a.waitState(40*time.Second, "MASTER", "lan/11", "wan/1")
+		p.b.waitState(40*time.Second, "MASTER", "lan/12", "wan/2")
+		p.a.waitState(10*time.Second, "BACKUP", "lan/12", "wan/2")
+		p.b.waitState(10*time.Second, "BACKUP", "lan/11", "wan/1")
+		p.a.waitInSync(20 * time.Second)
+		p.b.waitInSync(20 * time.Second)
+	}
+	settled()
+	// Both directions go by one node: only then a stateful filter sees a connection.
+	second := p.client.neighbour(t, "10.0.0.1") == vMAC(12)
+	for i := 0; (p.server.neighbour(t, "203.0.113.1") == vMAC(2)) != second; i++ {
+		if i == 30 {
+			t.Fatal("30 MACs of the server go to the other node")
+		}
+		p.server.Exec("ip", "link", "set", "eth0", "address", fmt.Sprintf("02:cc:00:00:01:%02x", i))
+	}
+	p.server.echoServer(t, ":7000")
+	flows := []*flow{
+		p.client.dial(t, "TCP through SNAT", "tcp", "203.0.113.100:7000"),
+		p.client.dial(t, "UDP through SNAT", "udp", "203.0.113.100:7000"),
+		p.client.dial(t, "TCP over IPv6", "tcp", "[2001:db8:1::100]:7000"),
+		p.client.dial(t, "UDP over IPv6", "udp", "[2001:db8:1::100]:7000"),
+	}
+	alive := func(when string) {
+		t.Helper()
+		for _, f := range flows {
+			if err := f.echo(20 * time.Second); err != nil {
+				t.Errorf("%s: %s: %v", when, f.name, err)
+			}
+		}
+	}
+	alive("at first")
+	for _, n := range []*node{p.a, p.b} {
+		p.cut(n)
+		other := map[*node]*node{p.a: p.b, p.b: p.a}[n]
+		other.waitState(20*time.Second, "MASTER", "lan/11", "lan/12", "wan/1", "wan/2")
+		alive("with " + n.name + " cut off")
+		p.heal(n)
+		settled()
+		alive("with " + n.name + " back")
 	}
 }
