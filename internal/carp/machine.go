@@ -134,6 +134,9 @@ type Machine struct {
 	tied     time.Time // last equal advert that we should make way for
 	equal4   time.Time // last equal IPv4 advert
 
+	mate   netip.Addr // the lowest address of the equals that make way to us for our id
+	mateAt time.Time  // when it was last equal
+
 	drained time.Time // DRAIN: its end
 
 	sendErrs, sendOKs int
@@ -378,7 +381,7 @@ func (m *Machine) become(now time.Time, s State, reason string) Effects {
 		m.stay, m.offered = false, time.Time{}
 		m.lease = now.Add(m.leaseTime())
 		m.again = 2
-		m.answered, m.tied, m.equal4 = time.Time{}, time.Time{}, time.Time{}
+		m.answered, m.tied, m.equal4, m.mate = time.Time{}, time.Time{}, time.Time{}, netip.Addr{}
 		e.Role.Until = m.lease
 		e.Advert = m.advert()
 		e.Announce = true

@@ -100,6 +100,7 @@ func (m *Machine) receiveMaster(now time.Time, h *Heard) Effects {
 	case !m.cfg.Trailer && m.stale(now):
 		return m.claim(now)
 	case his == mine && ordered && m.cfg.Node < h.Node:
+		m.outdid(now, h)
 		return m.claim(now)
 	case his == mine && ordered:
 		return m.become(now, Drain, "equal advertisement from a lower node id received")
@@ -129,7 +130,7 @@ func (m *Machine) receiveEqual(now time.Time, h *Heard) Effects {
 		// for both.
 		lower = m.counter < h.Counter
 	}
-	if lower {
+	if lower || m.mate.IsValid() && m.mate.Less(h.From) && now.Sub(m.mateAt) < memory*m.interval() {
 		return m.claim(now)
 	}
 	switch since := now.Sub(m.tied); {
@@ -140,6 +141,16 @@ func (m *Machine) receiveEqual(now time.Time, h *Heard) Effects {
 		return Effects{} // ucarp says so once more when it yields
 	}
 	return m.become(now, Drain, "equal advertisement from a lower address received")
+}
+
+// outdid notes the lowest address of the equals that make way to us for our id. An
+// equal without a trailer goes by addresses: it makes way to the one that makes way
+// to us. If we made way to it for our own, all three would, in a circle.
+func (m *Machine) outdid(now time.Time, h *Heard) {
+	const memory = 3 // intervals
+	if h.From.Is4() && (!m.mate.IsValid() || !m.mate.Less(h.From) || now.Sub(m.mateAt) >= memory*m.interval()) {
+		m.mate, m.mateAt = h.From, now
+	}
 }
 
 // claim answers an inferior master. It may have moved tables that must be

@@ -50,7 +50,5 @@
 //
 // Bundles, hooks, tracking and the connection table. A boot clock that goes back:
 // Linux has none. An advert that an attacker holds back until all is well is one
-// that was delayed so long. Two equal nodes beside an equal ucarp: that one goes by
-// addresses and the two by their ids, so the three may make way to each other in a
-// circle before one of them stays.
+// that was delayed so long.
 package sim

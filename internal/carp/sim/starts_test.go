@@ -26,8 +26,8 @@ func TestEqualNodesStartedTogether(t *testing.T) {
 		{"beside FreeBSD, without own addresses", Start{Nodes: 1, Foreign: []Foreign{FreeBSD}, Trailer: true, Shared: true}},
 		{"beside OpenBSD", Start{Nodes: 1, Foreign: []Foreign{OpenBSD}, Trailer: true}},
 		{"beside OpenBSD, without own addresses", Start{Nodes: 1, Foreign: []Foreign{OpenBSD}, Trailer: true, Shared: true}},
-		// Not two nodes beside ucarp: that goes by addresses, two of ours by their
-		// ids, and in one start of a hundred the three make way in a circle.
+		{"two nodes beside ucarp", Start{Nodes: 2, Foreign: []Foreign{UCARP}, Trailer: true}},
+		{"three nodes beside ucarp", Start{Nodes: 3, Foreign: []Foreign{UCARP}, Trailer: true}},
 		{"two nodes beside FreeBSD", Start{Nodes: 2, Foreign: []Foreign{FreeBSD}, Trailer: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
