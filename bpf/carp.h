@@ -7,7 +7,7 @@
 #define CARP_H
 
 /* Of everything below. A pinned map of another layout is never read. */
-enum layout { LAYOUT = 5 };
+enum layout { LAYOUT = 6 };
 
 /* The numbers of carp.State in Go, which a test compares. */
 enum role { ROLE_INIT, ROLE_BACKUP, ROLE_MASTER, ROLE_DRAIN };

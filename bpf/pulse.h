@@ -34,7 +34,16 @@ struct {
 	__type(value, struct pulse_group);
 } pulse_groups SEC(".maps");
 
-/* The vhids of every carpdev: the program of the sync device has none of its own. */
+/* The vhids of every carpdev: the program of the sync device has none of its own.
+ * Linux 6.1 wants the maps that are put in to have the types that are named here;
+ * an object whose other maps do not have them cannot name them, and makes no maps.
+ */
+#ifdef MAPS_H
+#define PULSE_VHID __type(value, struct vhid)
+#else
+#define PULSE_VHID __uint(value_size, sizeof(struct vhid))
+#endif
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, PULSE_SLOTS);
@@ -44,8 +53,8 @@ struct {
 			__uint(type, BPF_MAP_TYPE_ARRAY);
 			__uint(max_entries, 256);
 			__uint(map_flags, BPF_F_MMAPABLE);
-			__uint(key_size, sizeof(__u32));
-			__uint(value_size, sizeof(struct vhid));
+			__type(key, __u32);
+			PULSE_VHID;
 		});
 } pulse_ports SEC(".maps");
 

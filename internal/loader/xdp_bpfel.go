@@ -59,7 +59,7 @@ type xdpKnown struct {
 type xdpLayout uint32
 
 const (
-	xdpLayoutLAYOUT xdpLayout = 5
+	xdpLayoutLAYOUT xdpLayout = 6
 )
 
 type xdpMark struct {
