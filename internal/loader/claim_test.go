@@ -60,7 +60,7 @@ func TestClaimTakesTheRole(t *testing.T) {
 			{"from one that takes no part", carp.Init, 0, carp.Init, carp.Init},
 		} {
 			t.Run(m.name+"/"+c.name, func(t *testing.T) {
-				r := newPulseRig(t)
+				r := newPulseRig(t, m.prog)
 				if c.set == carp.Drain {
 					c.left = time.Minute
 				}
@@ -119,7 +119,7 @@ func TestClaimTakesTheRole(t *testing.T) {
 // A daemon that has renewed its lease while the claim was on its way, and whose
 // own term says that it has not heard of the claim, loses the role all the same.
 func TestClaimThatComesAgainFinishesTheWork(t *testing.T) {
-	r := newPulseRig(t)
+	r := newPulseRig(t, xdpProgCarpXdp, pulseProgCarpSyncXdp)
 	r.word(carp.Master, time.Minute)
 	r.exchange(t, xdpProgCarpXdp, 3, r.claim(testTerm+1))
 	r.word(carp.Master, time.Minute)
@@ -157,7 +157,7 @@ func TestClaimThatIsRefused(t *testing.T) {
 				in: func(r *pulseRig) carp.Pulse { return r.claim(testTerm + 1) }, term: testTerm + 2, role: carp.Drain},
 		} {
 			t.Run(m.name+"/"+c.name, func(t *testing.T) {
-				r := newPulseRig(t)
+				r := newPulseRig(t, m.prog)
 				if err := r.pulses.Answer(other, testPulseKey); err != nil {
 					t.Fatal(err)
 				}
@@ -192,7 +192,7 @@ func TestClaimThatIsRefused(t *testing.T) {
 
 // The daemon's own takeover raises the term: what was acknowledged before is over.
 func TestTermOfTheDaemonCountsToo(t *testing.T) {
-	r := newPulseRig(t)
+	r := newPulseRig(t, xdpProgCarpXdp)
 	r.word(carp.Master, time.Minute)
 	r.exchange(t, xdpProgCarpXdp, 3, r.claim(testTerm+1))
 	r.port.SetTerm(testVHID, testTerm+2)
@@ -207,7 +207,7 @@ func TestTermOfTheDaemonCountsToo(t *testing.T) {
 
 // Terms of 64 bits, where the half that is noted wraps.
 func TestClaimWhereTheHalfTermWraps(t *testing.T) {
-	r := newPulseRig(t)
+	r := newPulseRig(t, xdpProgCarpXdp)
 	const term = 7<<32 | 0xffffffff
 	r.port.SetTerm(testVHID, term)
 	r.word(carp.Master, time.Minute)

@@ -38,9 +38,15 @@ type pulseRig struct {
 	nonce uint64
 }
 
-func newPulseRig(tb testing.TB) *pulseRig {
+// It loads the programs at once, where what they get is to be a second old at most: under
+// emulation that takes seconds.
+func newPulseRig(tb testing.TB, progs ...string) *pulseRig {
 	tb.Helper()
-	r := &pulseRig{rig: newRig(tb), nonce: uint64(bootNow())}
+	r := &pulseRig{rig: newRig(tb)}
+	for _, name := range progs {
+		r.prog(tb, name)
+	}
+	r.nonce = uint64(bootNow())
 	if err := errors.Join(
 		r.pulses.Answer(testSession, testPulseKey),
 		r.pulses.Serve(testGroup, r.port, testVHID),
@@ -63,7 +69,7 @@ func (r *pulseRig) word(s carp.State, d time.Duration) uint64 {
 
 // ask is a pulse with a nonce of its own.
 func (r *pulseRig) ask(change ...func(*carp.Pulse)) carp.Pulse {
-	r.nonce++
+	r.nonce = max(r.nonce+1, uint64(bootNow()))
 	p := carp.Pulse{Kind: carp.PulseAsk, Path: testPath, Session: testSession, Group: testGroup, Nonce: r.nonce}
 	for _, c := range change {
 		c(&p)
@@ -331,7 +337,7 @@ func TestAsksAreHandedUp(t *testing.T) {
 }
 
 func TestAnswersAreNoted(t *testing.T) {
-	r := newPulseRig(t)
+	r := newPulseRig(t, xdpProgCarpXdp, ingressProgCarpIngress, pulseProgCarpSyncXdp, pulseProgCarpSyncIngress)
 	path := r.pulses.Path(int(testPath))
 	for _, m := range pulseProgs {
 		for _, kind := range []carp.PulseKind{carp.PulseAnswer, carp.PulseAck, carp.PulseRefusal} {
@@ -366,7 +372,7 @@ func TestAnswersAreNoted(t *testing.T) {
 }
 
 func TestAnswersThatAreNotNoted(t *testing.T) {
-	r := newPulseRig(t)
+	r := newPulseRig(t, xdpProgCarpXdp, ingressProgCarpIngress, pulseProgCarpSyncXdp, pulseProgCarpSyncIngress)
 	path := r.pulses.Path(int(testPath))
 	answer := func(change func(*carp.Pulse)) carp.Pulse {
 		return r.ask(func(p *carp.Pulse) { p.Kind, p.Role = carp.PulseAnswer, carp.Backup }, change)

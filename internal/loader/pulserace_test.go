@@ -68,8 +68,7 @@ func TestTwoClaimantsOneWinner(t *testing.T) {
 // A daemon renews its lease, or takes over, while a claim is acknowledged: whichever
 // comes first, it is not master afterwards.
 func TestAcknowledgedClaimBeatsTheDaemon(t *testing.T) {
-	r := newPulseRig(t)
-	r.prog(t, xdpProgCarpXdp)
+	r := newPulseRig(t, xdpProgCarpXdp)
 	lost := 0
 	for term := uint64(testTerm + 1); term < testTerm+300; term++ {
 		from := carp.Backup
@@ -100,8 +99,7 @@ func TestAcknowledgedClaimBeatsTheDaemon(t *testing.T) {
 
 // A reader never sees half of one answer and half of another.
 func TestAnswersAreReadWhole(t *testing.T) {
-	r := newPulseRig(t)
-	r.prog(t, xdpProgCarpXdp)
+	r := newPulseRig(t, xdpProgCarpXdp)
 	path := r.pulses.Path(int(testPath))
 	done := make(chan struct{})
 	seen := 0
