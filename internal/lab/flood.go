@@ -20,6 +20,36 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
+// FloodAll sends as Flood does without a limit, from all processors at once: the
+// highest rate that this machine can make.
+func FloodAll(ctx context.Context, do func(func() error) error, index int, frames [][]byte) (sent uint64, err error) {
+	type end struct {
+		sent uint64
+		err  error
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ends := make(chan end)
+	senders := runtime.GOMAXPROCS(0)
+	for i := range senders {
+		at := i * len(frames) / senders // not all the same one at the same time
+		mine := append(append([][]byte(nil), frames[at:]...), frames[:at]...)
+		go func() {
+			sent, err := Flood(ctx, do, index, mine, 0)
+			ends <- end{sent, err}
+		}()
+	}
+	for range senders {
+		e := <-ends
+		sent += e.sent
+		if e.err != nil {
+			err = errors.Join(err, e.err)
+			stop()
+		}
+	}
+	return sent, err
+}
+
 // Flood sends the frames, one after the other and again, as fast as one processor
 // can: from a packet socket past the queueing discipline, many in each system
 // call. It ends with the context, or after limit frames (0: no limit), and returns

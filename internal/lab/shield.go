@@ -108,7 +108,7 @@ func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err 
 	}
 	done, began := make(chan end, 1), time.Now()
 	go func() {
-		sent, err := Flood(flooding, attacker.NS.Do, dev.Attrs().Index, frames, 0)
+		sent, err := FloodAll(flooding, attacker.NS.Do, dev.Attrs().Index, frames)
 		done <- end{sent, time.Now(), err}
 	}()
 	if err := wait(ctx, f.opt.For); err != nil {
@@ -199,6 +199,7 @@ type nodeSight struct {
 	cpu   time.Duration
 	lines int
 	moves int
+	rx    uint64 // frames that its LAN device has received
 	group floodShow
 	spent time.Duration // of the XDP program
 	runs  uint64
@@ -222,6 +223,11 @@ func (f *floodRun) look(ctx context.Context) (s sight, err error) {
 		if n.cpu, err = r.cpu(); err != nil {
 			return s, err
 		}
+		lan, err := r.h.LinkByName("eth1")
+		if err != nil {
+			return s, fmt.Errorf("find the LAN device of %s: %w", r.Name, err)
+		}
+		n.rx = lan.Attrs().Statistics.RxPackets
 		log, err := os.ReadFile(r.LogFile())
 		if err != nil {
 			return s, fmt.Errorf("read the log of %s: %w", r.Name, err)
