@@ -2,7 +2,6 @@ package ct
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
 	"os"
@@ -32,14 +31,7 @@ func golden(tb testing.TB, name string) []byte {
 	return b
 }
 
-func little(tb testing.TB) {
-	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		tb.Skip("the golden bytes are of a little-endian machine")
-	}
-}
-
 func TestCreateIsTheBytesOfTheHeaderFiles(t *testing.T) {
-	little(t)
 	f := flow(unix.IPPROTO_TCP, "10.0.0.2:40000", "203.0.113.9:443")
 	f.Reply.Dst, f.Reply.DstPort = addr("192.0.2.1"), 61000
 	f.Mark = 5
@@ -52,7 +44,6 @@ func TestCreateIsTheBytesOfTheHeaderFiles(t *testing.T) {
 }
 
 func TestEventsOfTheKernelAreUnderstood(t *testing.T) {
-	little(t)
 	client := Tuple{Src: addr("10.7.0.2"), Dst: addr("10.8.0.2"), Proto: unix.IPPROTO_TCP, SrcPort: 40001, DstPort: 8080}
 	reply := Tuple{Src: addr("10.8.0.2"), Dst: addr("10.8.0.1"), Proto: unix.IPPROTO_TCP, SrcPort: 8080, DstPort: 61000}
 	for name, want := range map[string]Event{
@@ -191,7 +182,7 @@ func FuzzRoundTrip(f *testing.F) {
 			Status: Status(bits) & (SeenReply | Assured), Timeout: time.Duration(max(secs, 1)) * time.Second}
 		w.Reply = w.Orig.Inverse()
 		if w.valid() != nil {
-			t.Skip()
+			return // never encoded
 		}
 		if proto == unix.IPPROTO_TCP {
 			w.TCP = TCP{State: TCPState(bits>>3)%TCPSynSent2 + 1, WScaleOrig: bits, WScaleReply: ^bits,

@@ -202,7 +202,6 @@ func TestEventsAreReadByOne(t *testing.T) {
 }
 
 func TestDecodingAnEventAllocatesNothing(t *testing.T) {
-	little(t)
 	msg := golden(t, "event_update.hex")
 	var e Event
 	var r record
