@@ -347,14 +347,14 @@ func TestFault19_ClockStepsAndSuspend(t *testing.T) {
 	woke := time.Now()
 	nstest.Eventually(t, 12*time.Second, "an advert after the sleep", func() bool { return tap.count(fromVMAC(lanVHID)) > 0 })
 	listened := time.Since(woke)
-	p.b.waitState(5*time.Second, "MASTER", "lan") // the log comes after the advert
 	if down := carp.MasterDown(1, 100); listened < down-100*time.Millisecond {
 		t.Errorf("it spoke %v after it woke, want a master-down time of %v", listened, down)
 	}
 	var to []string
-	for _, c := range p.b.changes("lan") {
-		to = append(to, c.to)
-	}
+	nstest.Eventually(t, 15*time.Second, "all four changes in the log", func() bool { // which comes after the advert
+		to = p.b.log.transitions("lan")
+		return len(to) >= 4
+	})
 	if got, want := strings.Join(to, " "), "BACKUP MASTER BACKUP MASTER"; got != want {
 		t.Errorf("it went through %s, want %s", got, want)
 	}
