@@ -14,7 +14,10 @@ MATRIX_PACKAGES ?= test/matrix/smoke internal/loader internal/ct:-TestEventsOf|T
 # Debian packages by use. A name before = is a program that proves the package.
 NEED_C      := clang-19 llvm-19 libbpf-dev
 NEED_LINT   := $(NEED_C) clang-format-19 shellcheck
-NEED_TEST   := gcc=gcc libc6-dev iproute2 iputils-ping procps util-linux nftables conntrack ucarp tshark bpftool netbase
+NEED_TEST   := gcc=gcc libc6-dev iproute2 iputils-ping procps util-linux nftables conntrack ucarp tshark bpftool netbase \
+	keepalived conntrackd vtysh=frr chromium-headless-shell
+# What bench measures beside ours.
+NEED_PEERS  := nftables iproute2 keepalived conntrackd vtysh=frr ucarp
 NEED_MATRIX := qemu-system-x86_64=qemu-system-x86 kmod cpio xz-utils zstd
 
 # Root tests measure time and load the kernel: one package at a time, never cached.
@@ -77,11 +80,13 @@ demo: root build ## cut the master off in a small network and watch the stream g
 	@scripts/need nftables iproute2
 	bin/xcarp-lab demo
 
-bench: root build ## Go benchmarks (BENCH=regexp picks some), then ten crashes against the promise
+bench: root build ## Go benchmarks (BENCH=regexp picks some), ten crashes against the promise, ten beside every peer
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 ./...
-	@scripts/need nftables iproute2
-	bin/xcarp-lab demo --runs 10
-	bin/xcarp-lab demo --runs 5 --no-sync
+	@scripts/need $(NEED_PEERS)
+	bin/xcarp-lab demo --systems xcarp --runs 10
+	bin/xcarp-lab demo --systems xcarp --runs 5 --no-sync
+	bin/xcarp-lab bench failover --runs 10 --report bin/failover.html
+	bin/xcarp-lab bench flap --for 20s
 
 matrix: ## the dataplane's tests on stock kernels, oldest and newest, under emulation
 	@scripts/need $(NEED_MATRIX)

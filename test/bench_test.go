@@ -53,3 +53,41 @@ func TestBenchMeasuresTwoSystems(t *testing.T) {
 		t.Errorf("%d crashes, %d configurations, %d sends, want two systems described", crashes, len(rep.Configs), rep.Noise.Sends)
 	}
 }
+
+// TestFlapMeasures lets a pair bear a flood for a moment: what is checked is that
+// the flood went through it.
+func TestFlapMeasures(t *testing.T) {
+	nstest.RequireRoot(t)
+	nstest.RequireProgram(t, "nft")
+	nstest.RequireProgram(t, "keepalived")
+	out, err := exec.Command(labBin, "bench", "flap", "--for", "1s", "--systems", "keepalived", "--profiles", "1s", "--cases", "flood,hogs2", "-o", "json", "--xcarp", xcarpBin).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ Rows []bench.Flap }
+	if err := json.Unmarshal(out, &got); err != nil || len(got.Rows) != 2 {
+		t.Fatalf("%v in %s", err, out)
+	}
+	for _, r := range got.Rows {
+		if r.Error != "" || r.Sent == 0 || r.Sent == r.Lost || (r.Frames > 0) != (r.Case == "flood") {
+			t.Errorf("got %+v", r)
+		}
+	}
+}
+
+func TestProbeMeasuresAnAddress(t *testing.T) {
+	nstest.RequireRoot(t) // for the raw socket
+	out, err := exec.Command(labBin, "probe", "--for", "200ms", "-o", "json", "127.0.0.1", "::1").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ Rows []bench.Sight }
+	if err := json.Unmarshal(out, &got); err != nil || len(got.Rows) != 2 {
+		t.Fatalf("%v in %s", err, out)
+	}
+	for _, s := range got.Rows {
+		if s.Sent == 0 || s.Sent == s.Lost {
+			t.Errorf("%s: %d probes, %d lost", s.Address, s.Sent, s.Lost)
+		}
+	}
+}

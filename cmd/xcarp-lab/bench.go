@@ -28,7 +28,7 @@ func benchCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(failoverCommand(), shieldCommand())
+	c.AddCommand(failoverCommand(), flapCommand(), shieldCommand())
 	return c
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,7 @@ type failover struct {
 	quick    bool
 	program  string
 	output   string
+	report   string
 }
 
 func failoverCommand() *cobra.Command {
@@ -51,9 +53,10 @@ A run is rejected only if the prober's own stamps show a gap of more than 2 ms w
 	fl.StringSliceVar(&f.faults, "cases", []string{string(lab.Crash)}, "the same as --faults")
 	fl.StringSliceVar(&f.modes, "modes", []string{string(lab.NAT)}, "route, nat (strict filters), nat-open (no filter on what is for the router itself), or all")
 	fl.IntVar(&f.flows, "flows", 0, "other connections in the table")
-	fl.BoolVar(&f.quick, "quick", false, "three crashes, of xcarp and the fastest setting of each peer")
+	fl.BoolVar(&f.quick, "quick", false, "up to three rounds of crashes, of xcarp and the fastest setting of each peer; none begins after 25 s")
 	fl.StringVar(&f.program, "xcarp", "", "the xcarp program (default: beside xcarp-lab, then in PATH)")
 	fl.StringVarP(&f.output, "output", "o", "text", "text or json")
+	fl.StringVar(&f.report, "report", "", "also write a report to this HTML file")
 	return c
 }
 
@@ -88,6 +91,13 @@ func (f *failover) run(ctx context.Context, out, progress io.Writer) error {
 	if _, err := lab.Sweep(); err != nil {
 		return err
 	}
+	var file *os.File // before the work, not after
+	if f.report != "" {
+		if file, err = os.Create(f.report); err != nil {
+			return fmt.Errorf("write the report: %w", err)
+		}
+		defer file.Close()
+	}
 	show := newProgress(progress)
 	opt.Progress = show.step
 	rep := lab.MeasureFailover(ctx, opt)
@@ -97,6 +107,11 @@ func (f *failover) run(ctx context.Context, out, progress io.Writer) error {
 	if err := f.print(out, rep); err != nil {
 		return fmt.Errorf("print the result: %w", err)
 	}
+	if file != nil {
+		if err := errors.Join(rep.HTML(file), file.Close()); err != nil {
+			return fmt.Errorf("write the report: %w", err)
+		}
+	}
 	return context.Cause(ctx)
 }
 
@@ -104,7 +119,7 @@ func (f *failover) run(ctx context.Context, out, progress io.Writer) error {
 func (f *failover) check() (opt lab.FailoverOptions, err error) {
 	opt = lab.FailoverOptions{Runs: f.runs, Flows: f.flows}
 	if f.quick {
-		opt.Runs = 3
+		opt.Runs, opt.Budget = 3, 25*time.Second
 	}
 	switch {
 	case f.output != "text" && f.output != "json":

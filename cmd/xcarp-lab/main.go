@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string) int {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(demoCommand(), benchCommand(), upCommand(), holdCommand(), downCommand(), statusCommand(), cutCommand(), execCommand(), simCommand())
+	root.AddCommand(demoCommand(), benchCommand(), probeCommand(), upCommand(), holdCommand(), downCommand(), statusCommand(), cutCommand(), execCommand(), simCommand())
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {

@@ -13,6 +13,7 @@ type Report struct {
 	Configs  []Config          `json:"configs"`
 	Absent   []string          `json:"absent"` // systems that were not measured, and why
 	Rows     []Row             `json:"rows"`
+	Probe    bool              `json:"-"` // of a real pair: only what a probe sees
 }
 
 // Host is the machine.

@@ -69,7 +69,7 @@ func (t RunTCP) StallMS() float64 { return max(t.EchoMS, t.PushMS) }
 
 // Span is a time in which something did not flow.
 type Span struct {
-	Lane   string  `json:"lane"` // IPv4, IPv6, echo, push, rig
+	Lane   string  `json:"lane"` // IPv4, IPv6, echo, push, probe; rig: the prober itself
 	FromMS float64 `json:"from_ms"`
 	ToMS   float64 `json:"to_ms"`
 	Open   bool    `json:"open,omitempty"`

@@ -48,7 +48,10 @@ func (r Report) Text() string {
 
 // Title says what happened in a row.
 func Title(r Row) string {
-	t := fmt.Sprintf("%s, %s", r.Fault, r.Mode)
+	t := r.Fault
+	if r.Mode != "" {
+		t += ", " + r.Mode
+	}
 	if r.Flows > 0 {
 		t += fmt.Sprintf(", %d other flows", r.Flows)
 	}

@@ -21,6 +21,7 @@ type FailoverOptions struct {
 	Modes   []Mode
 	Flows   int
 	Runs    int
+	Budget  time.Duration // no new round begins when this has passed; 0: all are made
 
 	Progress func(format string, args ...any)
 	// Seen is told each run as it comes. Optional.
@@ -69,7 +70,7 @@ func MeasureFailover(ctx context.Context, opt FailoverOptions) bench.Report {
 	var runs []bench.Run
 	var loads []float64
 	for i, t := range plan {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || opt.Budget > 0 && i%(len(plan)/opt.Runs) == 0 && i > 0 && time.Since(rep.Began) > opt.Budget {
 			break
 		}
 		opt.Progress("%d of %d: %s, %s, %s", i+1, len(plan), t.System.Label(), t.Fault, t.Mode)

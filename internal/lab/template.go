@@ -22,6 +22,7 @@ type setting struct {
 	// xcarp
 	Sync             bool
 	Detect           string
+	Classic          bool
 	AdvBase, AdvSkew int
 
 	Own map[string]string // address by interface

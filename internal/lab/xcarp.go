@@ -112,7 +112,7 @@ func (x xcarp) check() error {
 }
 
 func (x xcarp) setting(node, dir string) setting {
-	return setting{Node: node, Dir: dir, Sync: x.sync, Detect: x.detect, AdvBase: x.advBase, AdvSkew: x.advSkew}
+	return setting{Node: node, Dir: dir, Sync: x.sync, Detect: x.detect, AdvBase: x.advBase, AdvSkew: x.advSkew, Classic: x.advBase == 0}
 }
 
 func (x xcarp) prepare(ctx context.Context, n *Net) error {

@@ -103,3 +103,26 @@ func TestOtherPacketsAreNoProbes(t *testing.T) {
 		t.Errorf("got %d, %d, %v, want 1, 1<<40", path, seq, ok)
 	}
 }
+
+func TestEchoesAreAnswers(t *testing.T) {
+	for _, to := range []string{"127.0.0.1", "::1"} {
+		w, err := NewICMP(netip.MustParseAddr(to))
+		if err != nil {
+			t.Skip(err)
+		}
+		begun := time.Now()
+		p := Start(w, 1, time.Minute, func() time.Duration { return time.Since(begun) })
+		deadline := time.Now().Add(10 * time.Second)
+		for !p.AnsweredSince(0) && time.Now().Before(deadline) {
+			time.Sleep(Interval)
+		}
+		for _, s := range p.Shots(0, 0, time.Hour)[:1] {
+			if s.Answered < s.Sent || s.Answers != 1 || s.Arrived != 0 {
+				t.Errorf("%s: %+v, want one answer", to, s)
+			}
+		}
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
