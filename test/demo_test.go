@@ -89,3 +89,26 @@ func TestDemoLosesNothingWhenTheDaemonIsKilled(t *testing.T) {
 		t.Errorf("%d probes lost, survived %v, transitions %+v: want none of it", r.ProbesLost, *r.TCP.Survived, r.Transitions)
 	}
 }
+
+func TestDemoShowsAPeerBesideIt(t *testing.T) {
+	nstest.RequireRoot(t)
+	nstest.RequireProgram(t, "nft")
+	nstest.RequireProgram(t, "ucarp")
+	out, err := exec.Command(labBin, "demo", "-o", "json", "--systems", "xcarp,ucarp", "--fault", "handover", "--xcarp", xcarpBin).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r struct {
+		demoResult
+		Peers []demoResult
+	}
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if r.System != "xcarp" || len(r.Peers) != 1 || r.Peers[0].System != "ucarp" {
+		t.Fatalf("got %s beside %+v, want xcarp beside ucarp", r.System, r.Peers)
+	}
+	if r.ProbesSent == 0 || r.Peers[0].ProbesSent == 0 || !r.Failback.Done {
+		t.Errorf("%d and %d probes sent, failback %v", r.ProbesSent, r.Peers[0].ProbesSent, r.Failback.Done)
+	}
+}

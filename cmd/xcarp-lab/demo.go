@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -40,7 +41,8 @@ func demoCommand() *cobra.Command {
 		Long: `Builds two routers, a client and a server in network namespaces, runs xcarp on the
 routers, downloads through the pair, makes a fault of the master, and draws the
 blackout of the path and the stall of the TCP stream. Then it heals the fault,
-watches the failback and removes everything. Every figure is measured.`,
+watches the failback and removes everything. The same is done under the peers that
+are installed, each with adverts once a second. Every figure is measured.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unexpected %q", args[0])}
@@ -57,7 +59,8 @@ watches the failback and removes everything. Every figure is measured.`,
 	f.StringVar(&d.fault, "fault", string(lab.Crash), "what happens to the master: "+strings.Join(words, ", "))
 	f.BoolVar(&d.noSync, "no-sync", false, "start the daemons without the sync section, and change nothing else")
 	f.BoolVar(&d.noRestart, "no-restart", false, "after kill9, do not restart the daemon")
-	f.StringVar(&d.systems, "systems", "xcarp", "what to measure, separated by commas")
+	f.StringVar(&d.systems, "systems", "", "what to measure, separated by commas: "+strings.Join(lab.SystemNames(), ", ")+
+		" (default: xcarp, and keepalived+conntrackd and ucarp where installed)")
 	f.BoolVar(&d.keep, "keep", false, "keep the lab until Ctrl-C")
 	f.IntVar(&d.runs, "runs", 1, "how often to measure")
 	f.Float64Var(&d.rate, "rate", lab.DefaultRate/1e6, "pace of the download in MB/s")
@@ -83,33 +86,41 @@ func (d *demo) run(ctx context.Context, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
+	systems, absent, err := d.choose(program)
+	if err != nil {
+		return err
+	}
 	if _, err := lab.Sweep(); err != nil {
 		return err
 	}
 	show := newProgress(progress)
-	var results []lab.Result
+	var results []lab.Result // of the first system
 	for i := range d.runs {
 		if d.runs > 1 {
 			show.step("run %d of %d", i+1, d.runs)
 		}
-		opt := lab.Options{
-			Fault: fault, Rate: d.rate * 1e6, Sync: !d.noSync, NoRestart: d.noRestart,
-			Progress: show.step,
+		var side []lab.Result // by side
+		for k, sys := range systems {
+			opt := lab.Options{
+				Fault: fault, Rate: d.rate * 1e6, Sync: sys.Mirrors, NoRestart: d.noRestart,
+				Progress: show.step,
+			}
+			if d.keep && i == d.runs-1 && k == len(systems)-1 {
+				opt.Hold = hold(progress, show)
+			}
+			res, err := lab.Measure(ctx, sys, opt)
+			show.end()
+			if err != nil {
+				return err
+			}
+			side = append(side, res)
 		}
-		if d.keep && i == d.runs-1 {
-			opt.Hold = hold(progress, show)
-		}
-		res, err := lab.Measure(ctx, lab.XCarp(program, !d.noSync), opt)
-		show.end()
-		if err != nil {
-			return err
-		}
-		if err := d.print(out, res); err != nil {
+		if err := d.print(out, side, absent); err != nil {
 			return fmt.Errorf("print the result: %w", err)
 		}
-		results = append(results, res)
+		results = append(results, side[0])
 	}
-	if d.runs == 1 || d.output != "text" {
+	if d.runs == 1 || d.output != "text" || systems[0].Name != "xcarp" {
 		return nil
 	}
 	text, kept := lab.Summary(results)
@@ -138,16 +149,43 @@ func (d *demo) check() (lab.Fault, error) {
 	case d.noRestart && fault != lab.Kill9:
 		return "", usageError{fmt.Errorf("--no-restart belongs to --fault %s", lab.Kill9)}
 	}
-	for s := range strings.SplitSeq(d.systems, ",") {
-		switch s {
-		case "xcarp":
-		case "keepalived", "keepalived+conntrackd", "frr", "ucarp":
-			return "", fmt.Errorf("system %s is not in this version, only xcarp is", s)
-		default:
-			return "", usageError{fmt.Errorf("system %q is unknown", s)}
+	for _, s := range d.named() {
+		if !slices.Contains(lab.SystemNames(), s) {
+			return "", usageError{fmt.Errorf("system %q is unknown, there are %s", s, strings.Join(lab.SystemNames(), ", "))}
 		}
 	}
 	return fault, nil
+}
+
+// named are the systems that were asked for by name.
+func (d *demo) named() []string {
+	if d.systems == "" {
+		return nil
+	}
+	return strings.Split(d.systems, ",")
+}
+
+// choose finds the systems to measure. Those that were named must be there.
+func (d *demo) choose(program string) (chosen []lab.System, absent []string, err error) {
+	all := lab.DemoSystems(program, !d.noSync)
+	for _, s := range all {
+		asked := slices.Contains(d.named(), s.Name)
+		if len(d.named()) == 0 {
+			asked = s.Name == "xcarp" || s.Name == "keepalived+conntrackd" || s.Name == "ucarp"
+		}
+		if !asked {
+			continue
+		}
+		if err := s.Check(); err != nil {
+			if len(d.named()) > 0 {
+				return nil, nil, fmt.Errorf("%s %w", s.Name, err)
+			}
+			absent = append(absent, fmt.Sprintf("%s %v", s.Name, err))
+			continue
+		}
+		chosen = append(chosen, s)
+	}
+	return chosen, absent, nil
 }
 
 // requirements says what the lab needs and this machine lacks.
@@ -163,14 +201,22 @@ func requirements() error {
 	return nil
 }
 
-// print writes one result. The lab is gone by now.
-func (d *demo) print(w io.Writer, res lab.Result) error {
+// print writes what was measured side by side. The labs are gone by now.
+func (d *demo) print(w io.Writer, side []lab.Result, absent []string) error {
 	if d.output == "json" {
-		return json.NewEncoder(w).Encode(res)
+		side[0].Peers = append(side[0].Peers, side[1:]...)
+		return json.NewEncoder(w).Encode(side[0])
 	}
 	style := lab.Style{Unicode: unicode(), Color: color(w)}
-	_, err := fmt.Fprintf(w, "\n%s  clean up  done\n", style.Picture(res))
-	return err
+	if _, err := fmt.Fprintf(w, "\n%s  clean up  done\n", style.Picture(side...)); err != nil {
+		return err
+	}
+	for _, a := range absent {
+		if _, err := fmt.Fprintf(w, "  not beside it  %s\n", a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unicode reports whether the locale can print what is not ASCII.

@@ -33,7 +33,7 @@ func Keepalived(profile string, conntrackd bool) System {
 		panic("keepalived has no profile " + profile)
 	}
 	s := System{
-		Name: "keepalived", Profile: profile,
+		Name: "keepalived", Profile: profile, Mirrors: conntrackd,
 		Check:   needs([2]string{"keepalived", "keepalived"}),
 		Prepare: k.prepare,
 		Start:   k.start,

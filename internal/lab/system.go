@@ -16,6 +16,7 @@ import (
 type System struct {
 	Name    string
 	Profile string // which of its settings; empty: the demo's
+	Mirrors bool   // the connections of one router are known to the other
 
 	// Check says what is missing on this machine, in one line with its remedy.
 	Check func() error

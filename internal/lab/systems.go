@@ -23,6 +23,12 @@ func Systems(xcarp string) []System {
 	}
 }
 
+// DemoSystems lists what the demo can show: each with the timers that it has by
+// itself, an advert a second; FRR's are always what they are.
+func DemoSystems(xcarp string, sync bool) []System {
+	return []System{XCarp(xcarp, sync), Keepalived("1s", true), Keepalived("1s", false), FRR(), UCARPPair("1s")}
+}
+
 // SystemNames are the names of all systems, each once.
 func SystemNames() []string {
 	var names []string

@@ -36,6 +36,7 @@ func (x xcarp) system(profile string) System {
 	s := System{
 		Name:        "xcarp",
 		Profile:     profile,
+		Mirrors:     x.sync,
 		Check:       x.check,
 		Prepare:     x.prepare,
 		Start:       x.start,
