@@ -129,7 +129,6 @@ func (m *Machine) Claimed(now time.Time, term uint64) Effects {
 		// Of the same term, if it came between our decision and the dataplane's.
 		e = m.become(now, Drain, "claimed by a peer")
 		e.Role = nil
-		m.stay = now.Before(m.offered)
 		m.yield, m.down = term, m.drained.Add(claimantTime)
 	case m.state == Backup:
 		m.yield = term

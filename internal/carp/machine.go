@@ -387,6 +387,9 @@ func (m *Machine) become(now time.Time, s State, reason string) Effects {
 		e.Announce = true
 		m.next = now.Add(m.interval())
 	case Drain:
+		if now.Before(m.offered) { // whoever was faster, its claim or its advert
+			m.stay, m.offered = true, time.Time{}
+		}
 		m.drained = now.Add(drainTime)
 		m.listen(now)
 		e.Role.Until = m.drained

@@ -12,7 +12,10 @@ type reflections struct {
 	n     int
 }
 
-const reflectionsMax = 4096
+const (
+	reflectionsMax = 4096
+	reflectionsFew = 64
+)
 
 // bucket returns the bucket of a time.
 func bucket(d time.Duration) int {
@@ -45,12 +48,16 @@ func (r *reflections) add(d time.Duration) {
 	r.n++
 }
 
-// slowest returns the 99.9th percentile, or the longest of less than a thousand.
+// slowest returns the 99.9th percentile. Of less than two thousand the longest does
+// not count, once there are some: one stall is not what is usual.
 func (r *reflections) slowest() time.Duration {
 	if r.n == 0 {
 		return 0
 	}
 	rest := r.n / 1000 // may be slower
+	if r.n >= reflectionsFew {
+		rest = max(rest, 1)
+	}
 	for i := len(r.count) - 1; i >= 0; i-- {
 		if rest -= int(r.count[i]); rest < 0 {
 			return most(i)

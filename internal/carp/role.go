@@ -1,6 +1,7 @@
 package carp
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -40,9 +41,20 @@ type Role struct {
 	Until time.Time // on the boot clock; zero for Init and Backup
 }
 
+// ErrChanged means that the role is no longer what this process last saw: another
+// process, or a peer's claim, has changed it.
+var ErrChanged = errors.New("role was changed by somebody else")
+
 // Dataplane is where the role of a group takes effect.
 type Dataplane interface {
 	// SetRole makes r the role of the vhid. A role whose time is already over
 	// has no effect, so a caller that was delayed cannot revive it.
 	SetRole(vhid uint8, r Role) error
+
+	// Accept takes the role as it is now: a peer's claim has changed it.
+	Accept(vhid uint8) Role
+
+	// SetTerm says of which term the next MASTER is: from then on claims have to
+	// be above it.
+	SetTerm(vhid uint8, term uint64)
 }

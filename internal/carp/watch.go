@@ -48,7 +48,7 @@ const (
 	regretMemory = 10 * time.Minute
 
 	// slowFactor is how many times the slowest usual reflection an ask may take.
-	slowFactor = 3
+	slowFactor = 2
 )
 
 // Path is a way on which a peer is asked.

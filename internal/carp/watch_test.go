@@ -215,7 +215,7 @@ func TestWatchSlowSoftirq(t *testing.T) {
 			t.Fatalf("answer after %v: %+v", w.rtt, f)
 		}
 	}
-	if limit := w.Limit(PathCarpdev, w.now); limit < 9*time.Millisecond {
+	if limit := w.Limit(PathCarpdev, w.now); limit < 6*time.Millisecond {
 		t.Errorf("limit %v after answers of %v", limit, w.rtt)
 	}
 	w.dead = [paths]bool{true, true}

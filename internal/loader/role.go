@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -12,9 +11,8 @@ import (
 	"github.com/xcarp/xcarp/internal/carp"
 )
 
-// ErrChanged means that the role is no longer what this process last saw: another
-// process, or a peer's claim, has changed it.
-var ErrChanged = errors.New("role was changed by somebody else")
+// ErrChanged is carp.ErrChanged.
+var ErrChanged = carp.ErrChanged
 
 // stateBits are those of a role word that hold the state.
 const stateBits = 3
@@ -80,6 +78,9 @@ func (p *Port) SetRole(vhid uint8, r carp.Role) error {
 	if !p.maps.word(vhid).CompareAndSwap(p.last[vhid], w) {
 		if r.State != carp.Master {
 			p.last[vhid] = p.maps.word(vhid).Load()
+		}
+		if r.State == carp.Drain && carp.State(p.last[vhid]&stateBits) == carp.Drain {
+			return nil // a claim was faster
 		}
 		return fmt.Errorf("set role of vhid %d on %s to %v: %w", vhid, p.name, r.State, ErrChanged)
 	}

@@ -84,8 +84,7 @@ func (g *Group) remind(seen []byte, is4 bool) {
 		return // the sync channel tells it, too
 	}
 	e := g.envelope(carp.MAC(g.cfg.HardwareAddr), from, is4)
-	g.out = e.AppendFrame(g.out[:0], seen)
-	if err := g.write(g.out); err != nil {
+	if err := g.write(e.AppendFrame(nil, seen)); err != nil {
 		g.log.Debug("remind", zap.String("group", g.cfg.Name), zap.Error(err))
 	}
 }

@@ -58,9 +58,14 @@ type Config struct {
 	// adopted one. It must return within microseconds. May be nil.
 	BeforeMaster func()
 
-	// OnRole is called after the effects of a change of state were carried
-	// out. It must not block. May be nil.
+	// OnRole is called in Run's own goroutine after the effects of a change of
+	// state were carried out. It must not block. May be nil.
 	OnRole func(Transition)
+
+	// OnClaim is told which claim the group has under way, and when it has none any
+	// more. It is called while a verb is carried out: it must not block, nor call
+	// the Group. May be nil.
+	OnClaim func(c carp.Claim, claiming bool)
 
 	// OnStamp is called in Run's own goroutine after each Stamp. It must not
 	// block. May be nil.
@@ -129,14 +134,20 @@ type Group struct {
 	vmac      carp.MAC
 	announces [][]byte // whole frames, one per shared address
 	box       mailbox
-	deaf      bool   // as OnDeaf was told; Run's
-	split     bool   // as was complained about; Run's
-	otherBase uint8  // the advbase of a peer that was complained about; Run's
-	out       []byte // the frame under construction; Run's
+	otherBase uint8 // the advbase of a peer that was complained about; Run's
 
-	// mu guards what Status reads. Run holds it for as long as a verb takes,
-	// and never while it carries out effects.
+	// turn is held from a verb until its effects are carried out, so that they are
+	// in the order of the verbs whoever calls them: Run, or Together.
+	turn     sync.Mutex
+	deaf     bool   // as OnDeaf was told
+	split    bool   // as was complained about
+	claiming bool   // as OnClaim was told
+	out      []byte // the frame under construction
+
+	// mu guards what Status reads. It is held for as long as a verb takes, and
+	// never while effects are carried out.
 	mu      sync.Mutex
+	told    []Transition // that OnRole has yet to hear of
 	machine *carp.Machine
 	guard   *carp.Guard
 	count   counts
@@ -219,6 +230,7 @@ func (g *Group) Run(ctx context.Context) error {
 			for _, verb := range g.box.take() {
 				g.step(verb)
 			}
+			g.tell() // of what others did, too
 			if g.box.takeStamp() && g.cfg.OnStamp != nil {
 				g.cfg.OnStamp(g.now())
 			}
@@ -316,77 +328,4 @@ func (g *Group) receive(b []byte) {
 	}
 	v.Own = g.source(r.From.Is4())
 	g.step(func(m *carp.Machine, now time.Time) carp.Effects { return m.Receive(now, v.Heard) })
-}
-
-// step calls one verb and carries out what it wants.
-func (g *Group) step(verb func(*carp.Machine, time.Time) carp.Effects) {
-	g.mu.Lock()
-	now := g.now()
-	t := Transition{Name: g.cfg.Name, VHID: g.cfg.Machine.VHID, From: g.machine.State(), At: now}
-	if t.From == carp.Backup {
-		t.Evidence = g.evidence(now)
-	}
-	e := verb(g.machine, now)
-	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
-	if t.To != t.From {
-		g.gaps.begin()
-	}
-	t.Adopted = t.To != t.From && e.Role == nil
-	deaf, split := g.machine.Deaf(), g.machine.Split()
-	g.mu.Unlock()
-	if split != g.split {
-		g.split = split
-		g.partition(t)
-	}
-	if deaf != g.deaf {
-		g.deaf = deaf
-		if g.cfg.OnDeaf != nil {
-			g.cfg.OnDeaf(deaf) // first, or siblings would be too demoted to follow
-		}
-	}
-	g.carryOut(t, e)
-}
-
-// carryOut does what the Machine wants, in the order of its fields. A role
-// that did not reach the dataplane must not be claimed: that counts as a
-// failed send.
-func (g *Group) carryOut(t Transition, e carp.Effects) {
-	var at time.Time
-	var err error
-	if t.To == carp.Master && t.From != carp.Master && g.cfg.BeforeMaster != nil {
-		g.cfg.BeforeMaster()
-	}
-	if e.Role != nil {
-		if err = g.cfg.Dataplane.SetRole(t.VHID, *e.Role); err != nil {
-			g.log.Error("set role", zap.String("group", t.Name), zap.Uint8("vhid", t.VHID),
-				zap.Stringer("role", e.Role.State), zap.Error(err))
-		}
-		t.Steps.Map = g.now().Sub(t.At)
-	}
-	if e.Advert != nil {
-		at = g.now()
-		if err == nil || e.Advert.Goodbye() {
-			err = g.advertise(e.Advert)
-			t.Steps.Advert = g.now().Sub(t.At)
-		}
-	}
-	if e.Announce && err == nil {
-		g.announce()
-		t.Steps.Announced = g.now().Sub(t.At)
-	}
-	if t.From != t.To {
-		what := "state"
-		if t.Adopted {
-			what = "adopted"
-		}
-		g.log.Info(what, append([]zap.Field{zap.String("group", t.Name), zap.String("carpdev", g.cfg.Carpdev),
-			zap.Uint8("vhid", t.VHID), zap.Stringer("from", t.From), zap.Stringer("to", t.To),
-			zap.String("reason", t.Reason), zap.Uint64("term", t.Term)}, t.fields()...)...)
-		if g.cfg.OnRole != nil {
-			g.cfg.OnRole(t)
-		}
-	}
-	if e.Advert != nil && !e.Advert.Goodbye() {
-		g.step(func(m *carp.Machine, now time.Time) carp.Effects { return m.Sent(now, at, err) })
-	}
 }

@@ -101,6 +101,17 @@ type node struct {
 	fail  error    // of SetRole
 }
 
+// SetTerm implements carp.Dataplane.
+func (n *node) SetTerm(uint8, uint64) {}
+
+// Accept implements carp.Dataplane.
+func (n *node) Accept(uint8) carp.Role {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.order = append(n.order, "accept")
+	return n.role
+}
+
 func (n *node) SetRole(_ uint8, r carp.Role) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -1,0 +1,169 @@
+package group
+
+import (
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// Verb is something to tell a Machine.
+type Verb = func(*carp.Machine, time.Time) carp.Effects
+
+// Move is a verb for one group.
+type Move struct {
+	Group *Group
+	Verb  Verb
+}
+
+// decision is what a verb wants, and how far that is.
+type decision struct {
+	t   Transition
+	e   carp.Effects
+	err error // of the role: it must not be claimed then
+}
+
+// step calls one verb and carries out what it wants.
+func (g *Group) step(verb Verb) {
+	g.turn.Lock()
+	g.say(g.decide(verb))
+	g.turn.Unlock()
+	g.tell()
+}
+
+// Together tells several groups something at once, in the caller's goroutine: first
+// all of them decide and their dataplanes follow, then all speak. Nothing in it
+// waits for Run, a log or a disk; that comes later, in Run's goroutine. Only one
+// goroutine may call it for several groups.
+func Together(moves []Move) {
+	var few [8]decision
+	ds := few[:0]
+	for _, m := range moves {
+		m.Group.turn.Lock()
+		ds = append(ds, m.Group.decide(m.Verb))
+	}
+	for i, m := range moves {
+		m.Group.say(ds[i])
+		m.Group.turn.Unlock()
+	}
+	for i, m := range moves {
+		if ds[i].t.From != ds[i].t.To {
+			m.Group.box.put(func() {})
+		}
+	}
+}
+
+// Do tells the group something at once, in the caller's goroutine; see Together.
+func (g *Group) Do(verb Verb) { Together([]Move{{g, verb}}) }
+
+// Stands returns the group's state and its term.
+func (g *Group) Stands() (carp.State, uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.machine.State(), g.machine.Term()
+}
+
+// decide calls a verb and makes the dataplane follow.
+func (g *Group) decide(verb Verb) decision {
+	g.mu.Lock()
+	now := g.now()
+	t := Transition{Name: g.cfg.Name, VHID: g.cfg.Machine.VHID, From: g.machine.State(), At: now}
+	if t.From == carp.Backup {
+		t.Evidence = g.evidence(now)
+	}
+	e := verb(g.machine, now)
+	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
+	if t.To != t.From {
+		g.gaps.begin()
+	}
+	t.Adopted = t.To != t.From && e.Role == nil && !e.Accept
+	deaf, split := g.machine.Deaf(), g.machine.Split()
+	claim, claiming := g.machine.Claiming()
+	g.mu.Unlock()
+	if claiming != g.claiming || e.Claim != nil {
+		g.claiming = claiming
+		if g.cfg.OnClaim != nil {
+			g.cfg.OnClaim(claim, claiming)
+		}
+	}
+	if split != g.split {
+		g.split = split
+		g.partition(t)
+	}
+	if deaf != g.deaf {
+		g.deaf = deaf
+		if g.cfg.OnDeaf != nil {
+			g.cfg.OnDeaf(deaf) // first, or siblings would be too demoted to follow
+		}
+	}
+	d := decision{t: t, e: e}
+	if t.To == carp.Master && t.From != carp.Master {
+		if g.cfg.BeforeMaster != nil {
+			g.cfg.BeforeMaster()
+		}
+		g.cfg.Dataplane.SetTerm(t.VHID, t.Term)
+	}
+	if e.Accept {
+		g.cfg.Dataplane.Accept(t.VHID)
+	}
+	if e.Role != nil {
+		d.err = g.cfg.Dataplane.SetRole(t.VHID, *e.Role)
+		switch {
+		case errors.Is(d.err, carp.ErrChanged):
+			g.log.Info("role not set: a claim was faster", zap.String("group", t.Name), zap.Stringer("role", e.Role.State))
+		case d.err != nil:
+			g.log.Error("set role", zap.String("group", t.Name), zap.Uint8("vhid", t.VHID),
+				zap.Stringer("role", e.Role.State), zap.Error(d.err))
+		}
+		d.t.Steps.Map = g.now().Sub(t.At)
+	}
+	return d
+}
+
+// say does the rest of what the Machine wants. A role that did not reach the
+// dataplane must not be claimed: that counts as a failed send.
+func (g *Group) say(d decision) {
+	var at time.Time
+	err := d.err
+	if d.e.Advert != nil {
+		at = g.now()
+		if err == nil || d.e.Advert.Goodbye() {
+			err = g.advertise(d.e.Advert)
+			d.t.Steps.Advert = g.now().Sub(d.t.At)
+		}
+	}
+	if d.e.Announce && err == nil {
+		g.announce()
+		d.t.Steps.Announced = g.now().Sub(d.t.At)
+	}
+	if d.t.From != d.t.To {
+		g.mu.Lock()
+		g.told = append(g.told, d.t)
+		g.mu.Unlock()
+	}
+	if d.e.Advert != nil && !d.e.Advert.Goodbye() {
+		g.say(g.decide(func(m *carp.Machine, now time.Time) carp.Effects { return m.Sent(now, at, err) }))
+	}
+}
+
+// tell logs changes of state and spreads them.
+func (g *Group) tell() {
+	g.mu.Lock()
+	told := g.told
+	g.told = nil
+	g.mu.Unlock()
+	for _, t := range told {
+		what := "state"
+		if t.Adopted {
+			what = "adopted"
+		}
+		g.log.Info(what, append([]zap.Field{zap.String("group", t.Name), zap.String("carpdev", g.cfg.Carpdev),
+			zap.Uint8("vhid", t.VHID), zap.Stringer("from", t.From), zap.Stringer("to", t.To),
+			zap.String("reason", t.Reason), zap.Uint64("term", t.Term)}, t.fields()...)...)
+		if g.cfg.OnRole != nil {
+			g.cfg.OnRole(t)
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package group
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/xcarp/xcarp/internal/carp"
+)
+
+// TestTogetherStoresFirst is a bundle that moves by one decision: every dataplane has
+// its role before the first frame leaves, and who waits for logs waits elsewhere.
+func TestTogetherStoresFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &segment{}
+		a := start(t, s, 1, carp.Config{VHID: 7, AdvBase: 1})
+		b := start(t, s, 1, carp.Config{VHID: 8, AdvBase: 1})
+		synctest.Wait()
+		frames, early := 0, 0
+		s.set(func() {
+			s.lose = func(*port, []byte) bool {
+				frames++
+				if !a.acts(time.Now()) || !b.acts(time.Now()) {
+					early++
+				}
+				return true
+			}
+		})
+		told := len(a.transitions())
+		silent := func(m *carp.Machine, now time.Time) carp.Effects { return m.Silent(now, 0, "silent") }
+		Together([]Move{{a.Group, silent}, {b.Group, silent}})
+		if early != 0 || frames == 0 || a.state() != carp.Master || b.state() != carp.Master {
+			t.Fatalf("%d of %d frames left before both were MASTER: %v, %v", early, frames, a.state(), b.state())
+		}
+		synctest.Wait()
+		for _, n := range []*node{a, b} {
+			if all := n.transitions(); len(all) != told+1 || all[told].Reason != "silent" || all[told].Steps.Announced < 0 {
+				t.Errorf("told of %+v", all)
+			}
+		}
+		a.stop(t)
+		b.stop(t)
+	})
+}
+
+// TestClaimsAreTold is a node that preempts by a claim, and the node that it claims
+// from.
+func TestClaimsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &segment{}
+		var claims []carp.Claim
+		none := 0
+		slow := start(t, s, 1, carp.Config{AdvBase: 1, AdvSkew: 100})
+		time.Sleep(4 * time.Second)
+		fast := start(t, s, 2, carp.Config{AdvBase: 1, Preempt: true}, func(c *Config) {
+			c.OnClaim = func(c carp.Claim, claiming bool) {
+				if claiming {
+					claims = append(claims, c)
+				} else {
+					none++
+				}
+			}
+		})
+		Together([]Move{{fast.Group, func(m *carp.Machine, _ time.Time) carp.Effects { m.Pulses(true); return carp.Effects{} }}})
+		for len(claims) == 0 {
+			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
+		}
+		if fast.state() != carp.Backup || slow.state() != carp.Master {
+			t.Fatalf("while it claims: %v and %v", fast.state(), slow.state())
+		}
+		term := claims[0].Term
+		Together([]Move{{slow.Group, func(m *carp.Machine, now time.Time) carp.Effects { return m.Claimed(now, term) }}})
+		Together([]Move{{fast.Group, func(m *carp.Machine, now time.Time) carp.Effects { return m.Acked(now, term) }}})
+		if fast.state() != carp.Master || slow.state() != carp.Drain || none != 1 || len(claims) != 1 {
+			t.Fatalf("after that: %v and %v, claims %v, ended %d", fast.state(), slow.state(), claims, none)
+		}
+		slow.mu.Lock()
+		last := slices.Clone(slow.order[len(slow.order)-1:])
+		slow.mu.Unlock()
+		if !slices.Equal(last, []string{"accept"}) {
+			t.Errorf("the claimed dataplane was told %v", last)
+		}
+		slow.stop(t)
+		fast.stop(t)
+	})
+}
