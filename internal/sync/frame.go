@@ -17,8 +17,7 @@ import (
 // The session id is the one the receiver chose. The sequence number is the
 // nonce; the first 13 bytes are the associated data. Only frameData has the
 // sequence number; a handshake message follows the id directly, frameHello is
-// the type alone. Types we do not know are counted and skipped: pulses and
-// claims will come over this link, too.
+// the type alone. Types we do not know are counted and skipped.
 const (
 	frameHello = 1 // "I have no session": a hint, believed by nobody
 	frameInit  = 2 // first message of the handshake
@@ -44,6 +43,7 @@ const (
 	msgAck   = 1
 	msgBeat  = 2
 	msgFlows = 3 // records to the end of the body
+	msgTold  = 4 // of Tell: none of the mirror's business
 
 	msgHeader = 3
 )

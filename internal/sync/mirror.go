@@ -70,6 +70,10 @@ type Config struct {
 	Demote  func(n int)
 	OnRoles func(peer string, roles []GroupRole)
 
+	// OnPeer is called with what a peer has given to Tell; the body is its only
+	// until it returns. It must not block. May be nil.
+	OnPeer func(peer string, body []byte)
+
 	Conn net.PacketConn // instead of a socket of our own, if not nil
 	Log  *zap.Logger
 }

@@ -58,6 +58,7 @@ type peer struct {
 	serve      serving
 	dirty      uint32
 	plain      []byte
+	told       [][]byte // messages of Tell
 
 	// From the peer.
 	owner      bool
@@ -317,7 +318,7 @@ func (p *peer) establish(s *Session, now time.Duration) {
 func (p *peer) lose(now time.Duration) {
 	p.log.Info("session lost", zap.Duration("silent", now-p.lastHeard))
 	p.session, p.want, p.synced, p.behind, p.lost = nil, 0, false, true, p.lastHeard
-	p.sweepDue = false
+	p.sweepDue, p.told = false, nil
 	p.owner, p.peerSynced = false, false
 	p.dropping, p.serve = true, serving{left: p.serve.left}
 	p.handshakeAt, p.backoff = now, handshakeMin

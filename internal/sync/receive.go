@@ -282,6 +282,10 @@ func (m *Mirror) messages(p *peer, s *Session, seq uint64, b []byte) error {
 			if m.cfg.OnRoles != nil {
 				m.cfg.OnRoles(p.name, h.roles)
 			}
+		case msgTold:
+			if m.cfg.OnPeer != nil {
+				m.cfg.OnPeer(p.name, body)
+			}
 		case msgFlows:
 			if err := m.records(p, s, seq, body); err != nil {
 				return err

@@ -92,6 +92,10 @@ func (p *peer) next(now time.Duration) output {
 	}
 
 	b := append(p.plain[:0], p.flags())
+	if len(p.told) > 0 { // a frame of its own: a heartbeat may be as long as one
+		p.plain = p.loadTold(b)
+		return output{session: p.session, seq: p.session.next()}
+	}
 	if now >= p.beatAt {
 		p.beatAt = now + beatEvery
 		b = appendBeat(b, p.beat(now))
