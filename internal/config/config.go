@@ -25,6 +25,7 @@ type Config struct {
 	Auth    Auth    // the default for the groups
 	Trailer bool    // the default for the groups
 	Split   Split   // the default for the groups
+	Detect  Detect  // likewise
 	Sync    *Sync   // nil: no state sync
 	Preempt bool    // the default for the groups; net.inet.carp.preempt
 	Groups  []Group // sorted by name
@@ -88,6 +89,7 @@ type Group struct {
 	Auth      Auth
 	Trailer   bool // sent; false without a key_file
 	Split     Split
+	Detect    Detect // off without a sync section
 
 	CarpNodes []CarpNode // that share the addresses, by vhid; nil: VHID has them alone
 	Balance   Balance
@@ -135,6 +137,16 @@ type Split string
 const (
 	SplitHold     Split = "hold"     // it stays
 	SplitTakeover Split = "takeover" // classic CARP: there will be two
+)
+
+// Detect says how closely the peers are watched: see carp.Detect.
+type Detect string
+
+// The profiles.
+const (
+	DetectFast    Detect = "fast"    // every millisecond
+	DetectDefault Detect = "default" // every 5 ms
+	DetectOff     Detect = "off"     // not at all: the timers of CARP
 )
 
 // XDP says how the program is attached to a carpdev.

@@ -90,7 +90,7 @@ func (r *reader) group(c *Config, e entry, skew *uint8, seen map[string]string) 
 	r.vhids(c, &g, e, keys, seen)
 	r.delays(keys, &g.StartupDelay, &g.PreemptDelay)
 	r.destination(c, &g, keys)
-	g.Split = r.split(keys, c.Split)
+	g.Split, g.Detect = r.split(keys, c.Split), r.detect(c, keys, c.Detect)
 	g.Auth, g.Trailer = r.auth(keys, c.Auth), r.trailer(keys, c.Trailer)
 	if g.Auth == AuthEnforce && !g.Trailer {
 		r.failf(e.key, "set trailer: on, or auth: permissive",
@@ -105,6 +105,20 @@ func (r *reader) split(keys map[string]entry, otherwise Split) Split {
 		return Split(r.word(k, string(SplitHold), string(SplitTakeover)))
 	}
 	return otherwise
+}
+
+// detect reads how closely the peers are watched.
+func (r *reader) detect(c *Config, keys map[string]entry, otherwise Detect) Detect {
+	k, ok := keys["detect"]
+	if !ok {
+		return otherwise
+	}
+	d := Detect(r.word(k, string(DetectOff), string(DetectDefault), string(DetectFast)))
+	if (d == DetectFast || d == DetectDefault) && c.Sync == nil {
+		r.failf(k.value, "add a sync section: sync: {dev: eth2, nodes: {fw-a: 172.30.0.1, fw-b: 172.30.0.2}}",
+			"detect: %s needs a sync link: there the nodes agree on keys for pulses", d)
+	}
+	return d
 }
 
 // auth reads whose adverts are believed.

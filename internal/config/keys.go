@@ -22,16 +22,16 @@ var (
 	root = &section{
 		name: "at the top level",
 		keys: []string{"node", "key_file", "sync", "preempt", "groups", "advskew", "bundle", "dscp",
-			"senderr_demotion_factor", "ifdown_demotion_factor", "xdp", "metrics", "log", "auth", "trailer", "split",
+			"senderr_demotion_factor", "ifdown_demotion_factor", "xdp", "metrics", "log", "auth", "trailer", "split", "detect",
 			"track", "hooks", "ready", "preempt_delay", "startup_delay"},
-		later: []string{"accelerate", "defer", "detect"},
+		later: []string{"accelerate", "defer"},
 	}
 	groupSection = &section{
 		name: "in a group",
 		keys: []string{"vhid", "carpdev", "addresses", "advbase", "advskew", "pass", "pass_file", "mode", "hmac", "preempt",
-			"carppeer", "mcast", "mcast6", "dscp", "lladdr", "auth", "trailer", "split", "preempt_delay", "startup_delay", "down",
+			"carppeer", "mcast", "mcast6", "dscp", "lladdr", "auth", "trailer", "split", "detect", "preempt_delay", "startup_delay", "down",
 			"carpnodes", "balance", "balance_by"},
-		later: []string{"detect", "accelerate", "defer"},
+		later: []string{"accelerate", "defer"},
 		foreign: map[string]string{ // keepalived, ucarp, and plain English
 			"interface": "carpdev", "iface": "carpdev", "dev": "carpdev", "device": "carpdev",
 			"virtual_router_id": "vhid", "vrid": "vhid", "id": "vhid",
