@@ -72,6 +72,7 @@ type Daemon struct {
 
 	table  *ct.Table
 	mirror *sync.Mirror // nil without a sync section
+	pulses *pulses      // nil without a group that wants them
 
 	stale        atomic.Pointer[StaleStatus] // nil: what is on disk runs, as far as we were asked
 	syncDemotion atomic.Int64                // what the mirror last asked for
@@ -170,6 +171,9 @@ func (d *Daemon) open() error {
 	if err := d.openSync(); err != nil {
 		return err
 	}
+	if err := d.openPulses(); err != nil {
+		return err
+	}
 	if d.unicast, err = newUnicast(d.log, d.facts.Shared); err != nil {
 		return err
 	}
@@ -224,6 +228,7 @@ func (d *Daemon) openSync() error {
 		NotShared: d.facts.Local,
 		Demote:    d.demoteBySync,
 		OnRoles:   d.peerRoles,
+		OnPeer:    func(peer string, body []byte) { d.pulses.Heard(peer, body) },
 		Log:       d.log,
 	})
 	if err == nil {
@@ -297,6 +302,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.mirror != nil {
 		d.sysctls()
 		run(d.mirror.Run)
+	}
+	if d.pulses != nil {
+		run(d.pulses.Run)
 	}
 	run(d.investigate)
 	d.listen = func(dev *carpdev) {
@@ -445,6 +453,7 @@ func (d *Daemon) close() error {
 		}
 		errs = append(errs, dev.lock.Close())
 	}
+	errs = append(errs, d.pulses.Close())
 	if d.unicast != nil {
 		d.unicast.Close()
 	}

@@ -25,6 +25,10 @@ const (
 	earsQuiet = 500 * time.Millisecond
 	earsDeaf  = 1500 * time.Millisecond
 
+	// In a hurry it is asked so often, and waited that long each time.
+	earsLooks = 2
+	earsLook  = 3 * time.Millisecond
+
 	targetsMax = 4 // neighbours to ask
 )
 
@@ -48,11 +52,12 @@ type ears struct {
 	targets []netip.Addr // that we know
 	told    []netip.Addr // that the peers know
 
+	hurry      chan struct{} // holds one: look at once
 	stop, done chan struct{}
 }
 
 func newEars(dev *carpdev, log *zap.Logger, onTurn func(carp.Ears)) (*ears, error) {
-	e := &ears{dev: dev, log: log, onTurn: onTurn, heard: time.Now(), stop: make(chan struct{}), done: make(chan struct{})}
+	e := &ears{dev: dev, log: log, onTurn: onTurn, heard: time.Now(), hurry: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	var err error
 	if e.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, err
@@ -107,11 +112,54 @@ func (e *ears) Run(ctx context.Context) error {
 		select {
 		case <-t.C:
 			e.listen(time.Now())
+		case <-e.hurry:
+			e.look()
 		case <-e.stop:
 			return nil
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// Hurry makes it find out at once what can be heard. It does not wait for that.
+func (e *ears) Hurry() {
+	select {
+	case e.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// look asks for signs of life, twice, and does not wait long: neighbours answer within
+// a millisecond. It is called when there is reason to think that we hear nobody.
+func (e *ears) look() {
+	begin, asked := time.Now(), 0
+	l, err := e.handle.LinkByIndex(e.dev.ifindex)
+	if err != nil || l.Attrs().Statistics == nil {
+		return
+	}
+	e.received = l.Attrs().Statistics.RxPackets
+	for range earsLooks {
+		if e.ask(l.Attrs().HardwareAddr) {
+			asked++
+		}
+		select {
+		case <-e.stop:
+			return
+		case <-time.After(earsLook):
+		}
+		if l, err = e.handle.LinkByIndex(e.dev.ifindex); err != nil || l.Attrs().Statistics == nil {
+			return
+		}
+		if n := l.Attrs().Statistics.RxPackets; n != e.received {
+			e.received, e.heard, e.unheard = n, time.Now(), 0
+			e.turn(carp.EarsHear)
+			return
+		}
+	}
+	if asked == earsLooks {
+		e.heard, e.unheard = begin.Add(-earsDeaf), earsLooks // until something is heard
+		e.turn(carp.EarsDeaf)
 	}
 }
 

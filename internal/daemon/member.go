@@ -111,6 +111,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 		BeforeMaster: func() { d.beforeMaster(g.Name) },
 		OnRole:       func(t group.Transition) { d.onRole(m, t) },
 		OnStamp:      m.stamp,
+		OnClaim:      func(c carp.Claim, claiming bool) { d.pulses.Claim(m, c, claiming) },
 		OnDeaf:       func(deaf bool) { m.demoteSiblings("deaf "+dev.name, deaf) },
 		Adopt:        adopt,
 		Term:         d.terms.Get(g.Name),
@@ -231,6 +232,7 @@ func (d *Daemon) bundle() {
 		}
 	}
 	d.start.Begin()
+	d.pulses.Changed()
 }
 
 // beforeMaster is on the takeover path: it opens the event source, so that no

@@ -29,6 +29,7 @@ type hostFacts struct {
 	carpdevs *carpdevs
 	onAddr   func(ifindex int) // addresses changed
 	anew     func(dev string)  // an interface of the carpdev's name is another one now
+	onLink   func(ifindex int, up bool)
 }
 
 // newHostFacts opens its socket in the caller's network namespace.
@@ -140,6 +141,9 @@ func (f *hostFacts) Run(ctx context.Context, s *subscription) error {
 }
 
 func (f *hostFacts) link(u netlink.LinkUpdate) {
+	if f.onLink != nil {
+		f.onLink(int(u.Index), u.Header.Type != unix.RTM_DELLINK && linkUp(u.Link))
+	}
 	d := f.carpdevs.All()[int(u.Index)]
 	if d == nil {
 		return

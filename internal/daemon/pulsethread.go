@@ -1,0 +1,472 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	stdsync "sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/carp"
+	"github.com/xcarp/xcarp/internal/carp/group"
+	"github.com/xcarp/xcarp/internal/loader"
+)
+
+const (
+	// pulseIdle is how often is asked where nothing hangs on the answer: by a
+	// master, and after a Watch has stepped back to CARP's timers.
+	pulseIdle = 100 * time.Millisecond
+
+	// pulseAgain is how often the same thing is told to a group.
+	pulseAgain = time.Millisecond
+
+	// A claim is sent anew every claimEvery; until claimSoon its answer is looked
+	// for every claimLook. Claims of a bundle wait claimSoon for each other.
+	claimEvery = time.Millisecond
+	claimSoon  = 3 * time.Millisecond
+	claimLook  = 100 * time.Microsecond
+
+	// realtime is the priority of the sender thread, among those of SCHED_FIFO.
+	realtime = 50
+)
+
+// pulsePlan is whom the thread asks, on which ways. It is replaced as a whole.
+type pulsePlan struct {
+	lines   []*line
+	watched []*watched
+	peers   []*planPeer
+}
+
+type planPeer struct {
+	name    string
+	watched []*watched
+}
+
+// line is a device and the peer behind it. One ask at a time says for all groups
+// there that the peer is reached.
+type line struct {
+	dev   pulseDev
+	peer  string
+	way   carp.Path
+	asks  []*askee
+	turn  int
+	next  time.Time
+	nonce uint64
+}
+
+// askee is a group of a peer, on one way.
+type askee struct {
+	watched  *watched
+	line     *line
+	way      carp.Path
+	path     loader.Path
+	key      carp.PulseKey
+	pulse    carp.Pulse
+	dst, src carp.MAC
+	asked    uint64 // the newest nonce
+	seen     uint64 // that of the newest answer
+}
+
+// watched is one group of one peer. The watch is the thread's.
+type watched struct {
+	member *member
+	peer   string
+	watch  *carp.Watch
+	ways   [2]*askee
+	last   carp.Finding
+	acted  time.Time
+
+	// What others read.
+	silence atomic.Uint32
+	limit   atomic.Int64
+	slowest atomic.Int64
+	regrets atomic.Int64
+}
+
+// pulseThread is the one thread that asks, looks and acts: nothing that it does waits
+// for another goroutine, a log or a disk.
+type pulseThread struct {
+	d    *Daemon
+	log  *zap.Logger
+	plan atomic.Pointer[pulsePlan]
+	down atomic.Bool // the sync device has no carrier
+	wake int         // eventfd
+
+	mu     stdsync.Mutex
+	claims map[*member]carp.Claim // under way, by their groups' word
+	takes  []take
+
+	// The thread's own.
+	sockets map[int]int // by ifindex
+	running map[*member]*claimRun
+	frame   []byte
+	pulsing map[*member]bool
+	unheard map[*member]bool
+}
+
+// take is a handover by a peer.
+type take struct {
+	peer   string
+	groups []string
+}
+
+func newPulseThread(d *Daemon) (*pulseThread, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("make an eventfd: %w", err)
+	}
+	t := &pulseThread{
+		d: d, log: d.log, wake: fd, claims: map[*member]carp.Claim{},
+		sockets: map[int]int{}, running: map[*member]*claimRun{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
+	}
+	t.plan.Store(&pulsePlan{})
+	return t, nil
+}
+
+// Close lets go of what the thread used; it has ended.
+func (t *pulseThread) Close() error {
+	errs := []error{unix.Close(t.wake)}
+	for _, fd := range t.sockets {
+		errs = append(errs, unix.Close(fd))
+	}
+	return errors.Join(errs...)
+}
+
+// Wake makes the thread look at once.
+func (t *pulseThread) Wake() {
+	one := [8]byte{1}
+	_, _ = unix.Write(t.wake, one[:]) // it can only be awake already
+}
+
+// Follow gives the thread another plan.
+func (t *pulseThread) Follow(p *pulsePlan) {
+	t.plan.Store(p)
+	t.Wake()
+}
+
+// Claim is a group's word about its claim; see group.Config.OnClaim.
+func (t *pulseThread) Claim(m *member, c carp.Claim, claiming bool) {
+	t.mu.Lock()
+	if claiming {
+		t.claims[m] = c
+	} else {
+		delete(t.claims, m)
+	}
+	t.mu.Unlock()
+	t.Wake()
+}
+
+// Take tells that a peer hands groups over to this node.
+func (t *pulseThread) Take(peer string, groups []string) {
+	t.mu.Lock()
+	if len(t.takes) < 16 { // what is lost is said again
+		t.takes = append(t.takes, take{peer, groups})
+	}
+	t.mu.Unlock()
+	t.Wake()
+}
+
+// Run is the thread. It never gives its thread back: nobody else shall have the
+// priority.
+func (t *pulseThread) Run(ctx context.Context) {
+	runtime.LockOSThread()
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: realtime}
+	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+		t.log.Info("the sender of pulses runs without real-time priority", zap.Error(err))
+	}
+	stop := context.AfterFunc(ctx, t.Wake)
+	defer stop()
+	planned, pace := group.BootClock(), carp.DetectDefault.Interval
+	for ctx.Err() == nil {
+		now := group.BootClock()
+		p := t.plan.Load()
+		t.read(p)
+		if now.Sub(planned) > pace {
+			for _, w := range p.watched {
+				w.watch.Late()
+			}
+		}
+		t.act(p, now)
+		pace = t.ask(p, now)
+		claiming := t.claim(p, now)
+		planned = t.next(p, now, claiming)
+		if t.sleep(planned) {
+			planned = group.BootClock()
+		}
+	}
+}
+
+// sleep waits until then, and reports whether it was woken before.
+func (t *pulseThread) sleep(until time.Time) bool {
+	left := max(until.Sub(group.BootClock()), 0)
+	fds := []unix.PollFd{{Fd: int32(t.wake), Events: unix.POLLIN}}
+	ts := unix.NsecToTimespec(int64(left))
+	n, err := unix.Ppoll(fds, &ts, nil)
+	if n <= 0 {
+		return err != nil // a signal
+	}
+	var b [8]byte
+	_, _ = unix.Read(t.wake, b[:])
+	return true
+}
+
+// next returns when something is due again.
+func (t *pulseThread) next(p *pulsePlan, now time.Time, claiming bool) time.Time {
+	at := now.Add(pulseIdle)
+	sooner := func(t time.Time) {
+		if t.Before(at) {
+			at = t
+		}
+	}
+	for _, l := range p.lines {
+		sooner(l.next)
+	}
+	for _, w := range p.watched {
+		if t, ok := w.watch.Wait(now); ok {
+			sooner(t)
+		}
+	}
+	if claiming {
+		look := claimEvery
+		for _, c := range t.running {
+			if now.Sub(c.begun) < claimSoon {
+				look = claimLook
+			}
+		}
+		sooner(now.Add(look))
+	}
+	return at
+}
+
+// read takes the answers that have come.
+func (t *pulseThread) read(p *pulsePlan) {
+	for _, l := range p.lines {
+		for _, a := range l.asks {
+			if a.asked <= a.seen {
+				continue
+			}
+			h, ok := a.path.Last()
+			if !ok || h.Nonce <= a.seen {
+				continue
+			}
+			a.seen = h.Nonce
+			asked := carp.BootTime(time.Duration(h.Nonce))
+			said := carp.Answer{State: h.Role, Demotion: h.Demotion, Age: h.Age, Term: h.Term, Lease: h.Lease, Challenge: h.Challenge}
+			for _, other := range l.asks {
+				about := &said
+				if other != a {
+					about = nil
+				}
+				other.watched.watch.Answered(l.way, asked, h.At, about)
+			}
+		}
+	}
+}
+
+// ask sends what is due, and returns the shortest time between two asks.
+func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
+	shortest := pulseIdle
+	for _, l := range p.lines {
+		if now.Before(l.next) {
+			shortest = min(shortest, max(l.next.Sub(now), carp.DetectFast.Interval))
+			continue
+		}
+		pace := pulseIdle
+		for _, a := range l.asks {
+			if s := a.watched.stands(); s == carp.Backup || s == carp.Drain {
+				if d := a.watched.watch.Pace(now); d > 0 {
+					pace = min(pace, d)
+				}
+			}
+		}
+		shortest = min(shortest, pace)
+		if l.next = l.next.Add(pace); !l.next.After(now) {
+			l.next = now.Add(pace)
+		}
+		a := l.asks[l.turn%len(l.asks)]
+		l.turn++
+		sent, at := t.send(a, a.pulse)
+		for _, other := range l.asks {
+			other.watched.watch.Asked(l.way, at, sent)
+		}
+	}
+	return shortest
+}
+
+// send sends a pulse of any kind, with a nonce above all before on the same line, and
+// returns whether and when it left.
+func (t *pulseThread) send(a *askee, pulse carp.Pulse) (sent bool, at time.Time) {
+	l := a.line
+	l.nonce = max(l.nonce+1, uint64(carp.SinceBoot(group.BootClock())))
+	pulse.Nonce = l.nonce
+	if pulse.Kind == carp.PulseAsk {
+		a.asked = l.nonce
+	}
+	t.frame = a.key.AppendFrame(t.frame[:0], a.dst, a.src, &pulse)
+	fd, err := t.socket(l.dev.index)
+	if err == nil {
+		err = unix.Sendto(fd, t.frame, unix.MSG_DONTWAIT, &unix.SockaddrLinklayer{Ifindex: l.dev.index, Halen: 6})
+	}
+	return err == nil, carp.BootTime(time.Duration(l.nonce))
+}
+
+// socket returns one that sends on a device and receives nothing. It does not wait in
+// a queue for what the master's neighbours send: pulses have the NIC's own MAC.
+func (t *pulseThread) socket(index int) (int, error) {
+	if fd, ok := t.sockets[index]; ok {
+		return fd, nil
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
+		return 0, errors.Join(err, unix.Close(fd))
+	}
+	t.sockets[index] = fd
+	return fd, nil
+}
+
+// act judges every peer, and tells the groups what follows.
+func (t *pulseThread) act(p *pulsePlan, now time.Time) {
+	up := !t.down.Load()
+	on := map[*member]bool{}
+	for _, w := range p.watched {
+		w.watch.Carrier(carp.PathSync, now, up)
+		w.last = w.watch.Judge(now)
+		w.show()
+		if w.last.Master && w.last.Silence != carp.Unwatched && w.last.Silence != carp.Gone {
+			on[w.member] = true
+		}
+	}
+	var moves []group.Move
+	for _, w := range p.watched {
+		if m := w.member; t.pulsing[m] != on[m] {
+			pulsing := on[m]
+			t.pulsing[m] = pulsing
+			moves = append(moves, group.Move{Group: m.group, Verb: func(m *carp.Machine, now time.Time) carp.Effects {
+				m.Pulses(pulsing)
+				return m.Tick(now)
+			}})
+		}
+	}
+	if len(moves) > 0 {
+		group.Together(moves)
+	}
+	t.handedOver(p, now)
+	for _, peer := range p.peers {
+		t.judged(peer, now)
+	}
+}
+
+// judged acts on what the silence of one peer means. Its groups move together: the
+// decision is about the node, once it is silent on every way.
+func (t *pulseThread) judged(peer *planPeer, now time.Time) {
+	lives := slices.ContainsFunc(peer.watched, func(w *watched) bool {
+		return w.last.Silence == carp.Lives || w.last.Silence == carp.Hung
+	})
+	var moves []group.Move
+	var gone []*watched
+	for _, w := range peer.watched {
+		f := w.last
+		doubt := f.Silence == carp.CutOff || f.Silence == carp.Doubt
+		if !f.Master || f.Silence == carp.Unwatched || now.Sub(w.acted) < pulseAgain {
+			continue
+		}
+		if f.Silence == carp.Lives && f.Missed < 2 {
+			delete(t.unheard, w.member)
+			continue
+		}
+		if w.stands() != carp.Backup {
+			continue
+		}
+		w.acted = now
+		answer, _ := w.watch.Last()
+		var verb group.Verb
+		switch {
+		case f.Silence == carp.Gone && !lives:
+			gone = append(gone, w)
+			reason := fmt.Sprintf("master is silent: %d pulses unanswered, nothing heard for %v", f.Missed, now.Sub(f.Heard).Round(10*time.Microsecond))
+			if f.Carrier {
+				reason += ", the sync device lost its carrier"
+			}
+			verb = func(m *carp.Machine, now time.Time) carp.Effects { return m.Silent(now, answer.Term, reason) }
+		case f.Silence == carp.Hung:
+			reason := fmt.Sprintf("the master's daemon has given no sign of life for %v", answer.Age)
+			verb = func(m *carp.Machine, now time.Time) carp.Effects { return m.Claim(now, reason) }
+		case doubt:
+			verb = (*carp.Machine).CutOff
+		}
+		if f.Silence == carp.Lives || doubt {
+			t.tellUnheard(w)
+		}
+		if verb != nil {
+			moves = append(moves, group.Move{Group: w.member.group, Verb: verb})
+		}
+	}
+	if len(moves) > 0 {
+		group.Together(moves)
+	}
+	for _, w := range gone {
+		if w.stands() == carp.Master {
+			w.watch.TookOver(now)
+		}
+	}
+}
+
+// tellUnheard tells the master that it is not heard on the carpdev, and looks who it
+// is that hears nobody.
+func (t *pulseThread) tellUnheard(w *watched) {
+	if t.unheard[w.member] {
+		return
+	}
+	t.unheard[w.member] = true
+	t.d.mirror.Tell(w.peer, appendNames(tellUnheard, []string{w.member.cfg.Name})[0])
+	w.member.dev.ears.Hurry()
+}
+
+// handedOver claims what peers have offered.
+func (t *pulseThread) handedOver(p *pulsePlan, now time.Time) {
+	t.mu.Lock()
+	takes := t.takes
+	t.takes = nil
+	t.mu.Unlock()
+	var moves []group.Move
+	for _, k := range takes {
+		for _, w := range p.watched {
+			if w.peer != k.peer || !slices.Contains(k.groups, w.member.cfg.Name) || !w.last.Master {
+				continue
+			}
+			reason := "handed over by " + k.peer
+			moves = append(moves, group.Move{Group: w.member.group, Verb: func(m *carp.Machine, now time.Time) carp.Effects {
+				if m.Demotion() >= unready {
+					return m.Tick(now) // it would be worse than what is
+				}
+				return m.Claim(now, reason)
+			}})
+		}
+	}
+	if len(moves) > 0 {
+		group.Together(moves)
+	}
+}
+
+// show says to others what was found.
+func (w *watched) show() {
+	w.silence.Store(uint32(w.last.Silence))
+	w.limit.Store(int64(w.last.Limit))
+	w.slowest.Store(int64(w.watch.Slowest(carp.PathCarpdev)))
+	w.regrets.Store(int64(w.watch.Regrets()))
+}
+
+// stands returns where our group stands.
+func (w *watched) stands() carp.State {
+	s, _ := w.member.group.Stands()
+	return s
+}
