@@ -131,7 +131,10 @@ func DetachPort(pinDir, ifname string) (removed []string, err error) {
 	if removed, err = detachPort(portDir(root, ifname)); err != nil {
 		return removed, fmt.Errorf("detach %s: %w", ifname, err)
 	}
-	return removed, nil
+	if dir := nodeDir(root); exists(dir) {
+		err = dropNode(dir)
+	}
+	return removed, err
 }
 
 // Detach takes programs, filters, pins and entries in the devices' filters off the
