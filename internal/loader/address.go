@@ -71,7 +71,7 @@ func (p *Port) DeleteGroup(vhid uint8) error {
 	p.maps.forgetPulses(vhid)
 	err := p.unshare(vhid)
 	p.maps.flags(vhid).Store(0)
-	if err := errors.Join(err, p.maps.removeShield(vhid), p.removeAddrs(vhid, nil), unadmit(p.nl, p.index, vmac(vhid))); err != nil {
+	if err := errors.Join(err, p.maps.removeShield(vhid), p.removeAddrs(vhid, nil), unadmit(p.nl, p.ioctl, p.index, vmac(vhid))); err != nil {
 		return fmt.Errorf("delete group %d on %s: %w", vhid, p.name, err)
 	}
 	return nil
@@ -99,7 +99,7 @@ func (p *Port) removeAddrs(vhid uint8, keep map[netip.Addr]bool) error {
 		if !a.Is6() || groups[solicitedNode(a).String()] > 0 {
 			continue
 		}
-		if err := unadmit(p.nl, p.index, solicitedNode(a)); err != nil {
+		if err := unadmit(p.nl, p.ioctl, p.index, solicitedNode(a)); err != nil {
 			return err
 		}
 	}

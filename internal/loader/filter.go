@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
@@ -36,7 +37,7 @@ func filterEntry(index int, mac net.HardwareAddr) *netlink.Neigh {
 // admit has the device accept frames for the MAC. The entry outlives the process,
 // as the role does. A device without such a filter is made promiscuous.
 func (p *Port) admit(mac net.HardwareAddr) error {
-	err := p.nl.NeighAdd(filterEntry(p.index, mac))
+	err := listed(p.nl, p.ioctl, p.index, mac, true)
 	if err == nil || errors.Is(err, unix.EEXIST) {
 		return nil
 	}
@@ -55,10 +56,62 @@ func (p *Port) admit(mac net.HardwareAddr) error {
 }
 
 // unadmit takes the MAC out of the device's filter, if it is there.
-func unadmit(nl *netlink.Handle, index int, mac net.HardwareAddr) error {
-	err := nl.NeighDel(filterEntry(index, mac))
-	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		return nil
+func unadmit(nl *netlink.Handle, ioctl socket, index int, mac net.HardwareAddr) error {
+	err := listed(nl, ioctl, index, mac, false)
+	for _, none := range []error{nil, unix.ENOENT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENODEV} {
+		if errors.Is(err, none) {
+			return nil
+		}
 	}
 	return fmt.Errorf("remove %s from the device's filter: %w", mac, err)
 }
+
+// listed puts the MAC onto the device's list or takes it off. The list counts how
+// often a multicast one is on it, for the kernel's own memberships are there, too.
+// Only the call for `ip maddr` counts ours apart from them: by netlink one that is
+// there already could not be added, and one of the kernel's would be taken off.
+func listed(nl *netlink.Handle, ioctl socket, index int, mac net.HardwareAddr, yes bool) error {
+	if mac[0]&1 == 0 {
+		if yes {
+			return nl.NeighAdd(filterEntry(index, mac))
+		}
+		return nl.NeighDel(filterEntry(index, mac))
+	}
+	dev, err := nl.LinkByIndex(index)
+	if err != nil {
+		return unix.ENODEV
+	}
+	call := uint(unix.SIOCDELMULTI)
+	if yes {
+		call = unix.SIOCADDMULTI
+	}
+	var r struct { // ifreq
+		name   [unix.IFNAMSIZ]byte
+		family uint16 // AF_UNSPEC
+		mac    [22]byte
+	}
+	copy(r.name[:unix.IFNAMSIZ-1], dev.Attrs().Name)
+	copy(r.mac[:], mac)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(ioctl), uintptr(call), uintptr(unsafe.Pointer(&r))); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// socket is one for calls about interfaces, of the network namespace in which it was
+// opened; 0 is none.
+type socket int
+
+func openSocket() (socket, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("open socket: %w", err)
+	}
+	return socket(fd), nil
+}
+
+// Close implements io.Closer.
+func (s socket) Close() error { return unix.Close(int(s)) }

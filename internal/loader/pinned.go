@@ -232,6 +232,11 @@ func releaseDevice(m *maps, dir, ifname string) (removed []string, err error) {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	defer nl.Close()
+	ioctl, err := openSocket()
+	if err != nil {
+		return nil, err
+	}
+	defer ioctl.Close()
 	dev, err := nl.LinkByName(ifname)
 	if err != nil || dev.Attrs().Index != int(port.Ifindex) {
 		return nil, nil // gone, and everything on it
@@ -240,7 +245,7 @@ func releaseDevice(m *maps, dir, ifname string) (removed []string, err error) {
 		if !m.configured(uint8(vhid)) {
 			continue
 		}
-		err := errors.Join(unadmit(nl, dev.Attrs().Index, vmac(uint8(vhid))), unadmit(nl, dev.Attrs().Index, mcastMAC(uint8(vhid))))
+		err := errors.Join(unadmit(nl, ioctl, dev.Attrs().Index, vmac(uint8(vhid))), unadmit(nl, ioctl, dev.Attrs().Index, mcastMAC(uint8(vhid))))
 		if err != nil {
 			return removed, err
 		}
@@ -252,7 +257,7 @@ func releaseDevice(m *maps, dir, ifname string) (removed []string, err error) {
 	}
 	for a := range addrs {
 		if a.Is6() {
-			if err := unadmit(nl, dev.Attrs().Index, solicitedNode(a)); err != nil {
+			if err := unadmit(nl, ioctl, dev.Attrs().Index, solicitedNode(a)); err != nil {
 				return removed, err
 			}
 		}

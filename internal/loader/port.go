@@ -58,6 +58,7 @@ type Port struct {
 	node  string // where the node's maps are pinned
 	log   *zap.Logger
 	nl    *netlink.Handle
+	ioctl socket
 
 	// A renewal of a lease must not wait for a listing of counters or a slow
 	// netlink answer: alive is only ever held for writing by Close.
@@ -95,7 +96,8 @@ func Open(ifname string, o Options) (*Port, error) {
 	}
 	p := &Port{name: ifname, kit: carpdev, opts: o, log: o.Log.With(zap.String("carpdev", ifname))}
 	if err := p.open(o); err != nil {
-		return nil, errors.Join(fmt.Errorf("open carpdev %q: %w", ifname, err), p.Close())
+		// What stayed behind would be half a dataplane.
+		return nil, errors.Join(fmt.Errorf("open carpdev %q: %w", ifname, err), p.Undo())
 	}
 	return p, nil
 }
@@ -108,6 +110,9 @@ func (p *Port) open(o Options) error {
 	p.index = dev.Attrs().Index
 	if p.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
+	}
+	if p.ioctl, err = openSocket(); err != nil {
+		return err
 	}
 	root, err := pinRoot(o.PinDir)
 	if err != nil {
@@ -127,12 +132,7 @@ func (p *Port) open(o Options) error {
 		return err
 	}
 	p.fresh, p.alone = !exists(p.dir), !exists(p.node)
-	err = p.attach(dev, o)
-	if err != nil && p.fresh {
-		// What stayed behind would be half a dataplane.
-		return errors.Join(err, p.takeOff())
-	}
-	return err
+	return p.attach(dev, o)
 }
 
 // attachPrograms puts the fence up first and XDP last: at no time is there a gate
@@ -399,16 +399,21 @@ func (p *Port) Close() error {
 		p.nl.Close()
 		p.nl = nil
 	}
+	if p.ioctl != 0 {
+		errs = append(errs, p.ioctl.Close())
+		p.ioctl = 0
+	}
 	return errors.Join(errs...)
 }
 
 // Undo takes off again what Open attached, and lets go. What an earlier process
 // had attached already stays as it is.
 func (p *Port) Undo() error {
-	if err := p.Close(); err != nil || !p.fresh {
-		return err
+	err := p.Close() // first: the way back needs descriptors, too
+	if p.fresh {
+		err = errors.Join(err, p.takeOff())
 	}
-	return p.takeOff()
+	return err
 }
 
 // takeOff removes what the port pinned, and what it pinned of the node's if nobody

@@ -76,7 +76,7 @@ func (p *Port) setShare(leader uint8, s Share) error {
 	}
 	p.maps.flags(leader).Or(uint32(xdpVhidFlagVHID_LEADER))
 	if !s.Multicast {
-		return unadmit(p.nl, p.index, mcastMAC(leader))
+		return unadmit(p.nl, p.ioctl, p.index, mcastMAC(leader))
 	}
 	return p.admit(mcastMAC(leader))
 }
@@ -92,7 +92,7 @@ func (p *Port) unshare(vhid uint8) error {
 	if !led {
 		return nil
 	}
-	return unadmit(p.nl, p.index, mcastMAC(vhid))
+	return unadmit(p.nl, p.ioctl, p.index, mcastMAC(vhid))
 }
 
 // mcastMAC is where frames go that all nodes receive, as in carp_set_vhe_enaddr of

@@ -48,7 +48,7 @@ func (p *Port) attachTC(o Options) error {
 			return err
 		}
 		prog, err := p.load(spec, h.prog)
-		if err != nil && h.light != "" {
+		if err != nil && h.light != "" && !transient(err) {
 			p.log.Warn("this kernel refuses to check digests in tc: adverts are limited in number only", zap.Error(err))
 			prog, err = p.loadLight(h)
 		}
@@ -62,6 +62,17 @@ func (p *Port) attachTC(o Options) error {
 		}
 	}
 	return nil
+}
+
+// transient reports whether an error is about the moment and not about what the kernel
+// can: less than what it can would be for good.
+func transient(err error) bool {
+	for _, of := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN, unix.EINTR} {
+		if errors.Is(err, of) {
+			return true
+		}
+	}
+	return false
 }
 
 // loadLight loads what a kernel gets that refuses the whole program.

@@ -70,7 +70,7 @@ func (p *Port) attachXDP(o Options) error {
 			return nil
 		}
 		err = fmt.Errorf("attach xdp, mode %s: %w", try.mode, err)
-		if o.Mode != Auto {
+		if o.Mode != Auto || transient(err) {
 			return err
 		}
 		p.log.Warn("xdp", zap.Error(err))
@@ -89,6 +89,9 @@ func (p *Port) eachXDP(do func(*ebpf.Program) error) error {
 			return err
 		}
 		prog, err := p.load(spec, name)
+		if transient(err) {
+			return err
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
