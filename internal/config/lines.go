@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/xcarp/xcarp/internal/bsd"
+	"github.com/xcarp/xcarp/internal/durable"
 )
 
 // SyncName is the interface that a line about state sync names, as on the BSDs.
@@ -255,33 +253,11 @@ func sourceProblem(from *bsd.Source, at bsd.Span, message, fix string) *Problem 
 // file that the lines were read from stay. Nothing to write removes it.
 func (l *Lines) Write(path string) error {
 	if l.Empty() && !l.remarks() {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
+		return durable.Remove(path)
 	}
 	return l.Hold(path)
 }
 
 // Hold is Write, but a file without lines is one that says nothing, where no file
 // leaves it to others to say something.
-func (l *Lines) Hold(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".lines-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // no longer there once it is renamed
-	if _, err := f.WriteString(l.text()); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
+func (l *Lines) Hold(path string) error { return durable.Write(path, []byte(l.text())) }

@@ -55,6 +55,7 @@ type Daemon struct {
 	listen  func(*carpdev)                // begins to listen on a carpdev
 
 	lock     io.Closer // of the run-dir
+	state    *stateDir
 	carpdevs carpdevs
 	facts    *hostFacts
 	changes  *subscription
@@ -126,9 +127,8 @@ func (d *Daemon) open() error {
 		}
 		d.carpdevs.Add(dev)
 	}
-	if d.terms, err = openTerms(d.paths.State, d.log); err != nil {
-		return err
-	}
+	d.state = openState(d.paths.State, d.log)
+	d.terms = openTerms(d.state, d.log)
 	if d.keeper, err = newKeeper(d.log, time.Now); err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	known := func(name string) bool { return d.now.Load().Has(name) }
-	if d.operator, err = openOperator(d.paths.State, d.log, known, d.demoteByOperator); err != nil {
+	if d.operator, err = openOperator(d.state, d.log, known, d.demoteByOperator); err != nil {
 		return err
 	}
 	d.metrics = newMetrics(d.Status)
@@ -165,9 +165,7 @@ func (d *Daemon) open() error {
 		}
 	}
 	// It writes, so it comes after what may be refused.
-	if d.identity, err = openIdentity(d.paths.State, d.log); err != nil {
-		return err
-	}
+	d.identity = openIdentity(d.state, d.log)
 	if err := d.openSync(); err != nil {
 		return err
 	}
@@ -469,8 +467,8 @@ func (d *Daemon) close() error {
 	if d.tracking != nil {
 		d.tracking.watcher.Close() // closed already unless Run was never reached
 	}
-	if d.identity != nil {
-		errs = append(errs, d.identity.Close())
+	if d.state != nil {
+		errs = append(errs, d.state.Close())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())

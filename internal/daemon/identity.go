@@ -4,17 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/xcarp/xcarp/internal/carp"
 )
@@ -23,9 +19,8 @@ import (
 // disbelieve what it has heard before: an id, an epoch and counters above all
 // that it ever used, and the marks of the others.
 type identity struct {
-	path string // empty: nowhere
-	log  *zap.Logger
-	lock *os.File
+	state *stateDir
+	log   *zap.Logger
 
 	mu    sync.Mutex
 	file  identityFile
@@ -33,10 +28,14 @@ type identity struct {
 	haste chan struct{} // and one while somebody waits for it to be there
 	wait  []func()      // to be called then
 
-	disk sync.Mutex // held while writing, so that an older state never replaces a newer one
+	disk    sync.Mutex // held while writing, so that an older state never replaces a newer one
+	refused bool       // the disk did the last time: said once
 }
 
-// identityFile is the file identity.json in the state-dir.
+// identityName is the file with it in the state-dir.
+const identityName = "identity.json"
+
+// identityFile is what is in it.
 type identityFile struct {
 	Node    uint64                          `json:"node"`
 	Epoch   uint64                          `json:"epoch"`   // in use
@@ -47,26 +46,24 @@ type identityFile struct {
 // openIdentity reads the file and begins a new epoch, which is on the disk
 // before the first advert leaves: whatever happens then, the next one is higher.
 // A node without a file is somebody new, whom nobody has heard.
-func openIdentity(stateDir string, log *zap.Logger) (*identity, error) {
-	id := &identity{path: filepath.Join(stateDir, "identity.json"), log: log, dirty: make(chan struct{}, 1), haste: make(chan struct{}, 1)}
-	if err := id.hold(); err != nil {
-		// Two nodes with one id would take each other's adverts for their own.
-		log.Warn("the identity of this node is not its own: it introduces itself anew after each start", zap.Error(err))
-		id.path, id.file = "", newIdentity()
-		id.file.Epoch, id.file.Seen = 1, map[string]map[uint64]carp.Mark{}
-		return id, nil
-	}
-	b, err := os.ReadFile(id.path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+func openIdentity(state *stateDir, log *zap.Logger) *identity {
+	id := &identity{state: state, log: log, dirty: make(chan struct{}, 1), haste: make(chan struct{}, 1)}
+	state.begin()
+	if state.lock == nil {
 		id.file = newIdentity()
-	case err != nil:
-		return nil, fmt.Errorf("read the identity of this node: %w", err)
-	default:
-		if err := json.Unmarshal(b, &id.file); err != nil || id.file.Node == 0 {
-			log.Warn("the identity of this node is not readable: it introduces itself anew",
-				zap.String("file", id.path), zap.Error(err))
-			id.file = newIdentity()
+		id.file.Epoch, id.file.Seen = 1, map[string]map[uint64]carp.Mark{}
+		return id
+	}
+	b, err := state.read(identityName)
+	if err == nil {
+		if err = json.Unmarshal(b, &id.file); err == nil && id.file.Node == 0 {
+			err = errors.New("there is no id in it")
+		}
+	}
+	if err != nil {
+		id.file = newIdentity()
+		if !errors.Is(err, fs.ErrNotExist) {
+			log.Warn("the identity of this node is not readable: it introduces itself anew", zap.String("file", identityName), zap.Error(err))
 		}
 	}
 	id.file.Epoch++
@@ -74,41 +71,13 @@ func openIdentity(stateDir string, log *zap.Logger) (*identity, error) {
 	if id.file.Seen == nil {
 		id.file.Seen = map[string]map[uint64]carp.Mark{}
 	}
-	if err := writeFile(id.path, id.file); err != nil {
+	if err := state.write(identityName, id.file); err != nil {
 		// With the old id and an epoch that a crash would forget, its own adverts
 		// would be taken for replays.
 		id.file.Node = newIdentity().Node
 		log.Warn("the identity of this node is not on disk: it introduces itself anew after each start", zap.Error(err))
 	}
-	return id, nil
-}
-
-// hold makes this process the only one with the identity, until it ends.
-func (id *identity) hold() error {
-	if err := os.MkdirAll(filepath.Dir(id.path), 0o750); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(id.path), "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%s: another xcarp daemon uses this state-dir: give --state-dir", f.Name())
-		}
-		return fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	id.lock = f
-	return nil
-}
-
-// Close lets another process have the identity.
-func (id *identity) Close() error {
-	if id.lock == nil {
-		return nil
-	}
-	return id.lock.Close()
+	return id
 }
 
 // newIdentity is that of a node which nobody has heard of. The counter begins
@@ -212,10 +181,16 @@ func (id *identity) write() {
 	snapshot, wait := id.file, id.wait
 	snapshot.Seen, id.wait = maps.Clone(snapshot.Seen), nil
 	id.mu.Unlock()
-	if id.path != "" {
-		if err := writeFile(id.path, snapshot); err != nil {
+	if err := id.state.write(identityName, snapshot); err != nil && !errors.Is(err, id.state.why) {
+		if !id.refused {
 			id.log.Warn("the marks of the peers are not on disk: old adverts could be repeated after a restart", zap.Error(err))
 		}
+		id.refused = true
+		id.mu.Lock()
+		id.touch() // again, after the pause
+		id.mu.Unlock()
+	} else {
+		id.refused = false
 	}
 	for _, stored := range wait {
 		stored()

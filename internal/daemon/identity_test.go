@@ -14,12 +14,9 @@ import (
 
 func mustOpen(t *testing.T, dir string) *identity {
 	t.Helper()
-	id, err := openIdentity(dir, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { id.Close() })
-	return id
+	state := openState(dir, zap.NewNop())
+	t.Cleanup(func() { state.Close() })
+	return openIdentity(state, zap.NewNop())
 }
 
 // TestEpochsAndCountersOnlyRise restarts a node, once without a word.
@@ -28,7 +25,7 @@ func TestEpochsAndCountersOnlyRise(t *testing.T) {
 	a := mustOpen(t, dir)
 	a.Seen("lan", map[uint64]carp.Mark{7: {Epoch: 3, Counter: 4}})
 	a.write()
-	a.Close() // as a crash does
+	a.state.Close() // as a crash does
 	b := mustOpen(t, dir)
 	if b.file.Node != a.file.Node || b.file.Epoch != a.file.Epoch+1 || b.file.Counter != a.file.Counter+carp.CounterBlock {
 		t.Errorf("%+v after %+v", b.file, a.file)
@@ -39,7 +36,7 @@ func TestEpochsAndCountersOnlyRise(t *testing.T) {
 	}
 	b.Epoch(90, func() {})
 	b.write()
-	b.Close()
+	b.state.Close()
 	if c := mustOpen(t, dir); c.file.Epoch != 91 {
 		t.Errorf("epoch %d after one that was raised to 90", c.file.Epoch)
 	}
@@ -54,7 +51,7 @@ func TestNobodySharesAnIdentity(t *testing.T) {
 		t.Error("two daemons have one id")
 	}
 	b.write()
-	a.Close()
+	a.state.Close()
 	if c := mustOpen(t, dir); c.ID() != a.ID() {
 		t.Error("the second daemon took the id of the first one away")
 	}

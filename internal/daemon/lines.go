@@ -20,10 +20,12 @@ import (
 
 // RunLines is the file with the lines in force, which a restart of the daemon
 // takes up again and a reboot forgets.
-func (p Paths) RunLines() string { return filepath.Join(p.Run, "lines") }
+func (p Paths) RunLines() string { return filepath.Join(p.Run, linesName) }
 
 // SavedLines is the file with the lines that hold from the start.
-func (p Paths) SavedLines() string { return filepath.Join(p.State, "lines") }
+func (p Paths) SavedLines() string { return filepath.Join(p.State, linesName) }
+
+const linesName = "lines"
 
 // A LineRequest is one line of ifconfig or sysctl.
 type LineRequest struct {

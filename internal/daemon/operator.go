@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,17 +29,21 @@ const (
 // outlive the daemon: somebody who demoted a node to work on it does not expect
 // that a restart makes it master.
 type operator struct {
-	path  string
+	state *stateDir
 	log   *zap.Logger
 	known func(group string) bool
 	apply func(d Demotion, n int) // n: by how much now, 0 takes it back
 	kick  chan struct{}           // holds one: the expiries changed
 
-	mu   stdsync.Mutex
-	file demotionFile
+	mu      stdsync.Mutex
+	file    demotionFile
+	unsaved bool // the disk has more demotions than file
 }
 
-// demotionFile is demotions.json.
+// demotionsName is the file with them in the state-dir.
+const demotionsName = "demotions.json"
+
+// demotionFile is what is in it.
 type demotionFile struct {
 	Last      int        `json:"last"` // highest id so far
 	Demotions []Demotion `json:"demotions"`
@@ -51,12 +54,12 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-func openOperator(stateDir string, log *zap.Logger, known func(string) bool, apply func(Demotion, int)) (*operator, error) {
+func openOperator(state *stateDir, log *zap.Logger, known func(string) bool, apply func(Demotion, int)) (*operator, error) {
 	o := &operator{
-		path: filepath.Join(stateDir, "demotions.json"), log: log, known: known, apply: apply,
+		state: state, log: log, known: known, apply: apply,
 		kick: make(chan struct{}, 1),
 	}
-	b, err := os.ReadFile(o.path)
+	b, err := state.read(demotionsName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return o, nil
@@ -64,7 +67,7 @@ func openOperator(stateDir string, log *zap.Logger, known func(string) bool, app
 		return nil, fmt.Errorf("read the operator's demotions: %w", err)
 	}
 	if err := json.Unmarshal(b, &o.file); err != nil {
-		return nil, fmt.Errorf("%s: not a file of demotions (%w): remove it, and demote anew what has to be", o.path, err)
+		return nil, fmt.Errorf("%s: not a file of demotions (%w): remove it, and demote anew what has to be", filepath.Join(state.dir, demotionsName), err)
 	}
 	return o, nil
 }
@@ -104,10 +107,10 @@ func (o *operator) Demote(d Demotion, span time.Duration) (Demotion, error) {
 	next := demotionFile{Last: o.file.Last + 1, Demotions: slices.Clone(o.file.Demotions)}
 	d.ID = next.Last
 	next.Demotions = append(next.Demotions, d)
-	if err := writeFile(o.path, next); err != nil {
+	if err := o.state.write(demotionsName, next); err != nil {
 		return d, fmt.Errorf("nothing was demoted, for it cannot be written down: %w", err)
 	}
-	o.file = next
+	o.file, o.unsaved = next, false
 	o.apply(d, d.By)
 	o.log.Info("demoted by an operator", zap.Int("id", d.ID), zap.String("group", d.Group), zap.Int("by", d.By),
 		zap.Duration("for", span), zap.String("user", d.User), zap.String("reason", d.Reason))
@@ -140,7 +143,7 @@ func (o *operator) Undemote(id int, user string) ([]Demotion, error) {
 }
 
 // without removes demotions, with mu held. One that cannot be removed from the
-// disk is gone all the same: it would come back with a restart, and says so.
+// disk is gone all the same: Run tries again, or it would come back with a restart.
 func (o *operator) without(which func(Demotion) bool) (gone []Demotion) {
 	var kept []Demotion
 	for _, d := range o.file.Demotions {
@@ -154,13 +157,20 @@ func (o *operator) without(which func(Demotion) bool) (gone []Demotion) {
 		return nil
 	}
 	o.file.Demotions = kept
-	if err := writeFile(o.path, o.file); err != nil {
-		o.log.Warn("a demotion that is over is still on disk, and would be back after a restart", zap.Error(err))
-	}
+	o.save()
 	for _, d := range gone {
 		o.apply(d, 0)
 	}
 	return gone
+}
+
+// save removes from the disk what is over, with mu held.
+func (o *operator) save() {
+	err := o.state.write(demotionsName, o.file)
+	if err != nil && !o.unsaved {
+		o.log.Warn("a demotion that is over is still on disk, and would be back after a restart", zap.Error(err))
+	}
+	o.unsaved = err != nil
 }
 
 // expire takes back what is over and returns when the next one is.
@@ -169,6 +179,9 @@ func (o *operator) expire(now time.Time) (next time.Time, some bool) {
 	defer o.mu.Unlock()
 	for _, d := range o.without(func(d Demotion) bool { return d.Until != nil && !now.Before(*d.Until) }) {
 		o.log.Info("demotion expired", zap.Int("id", d.ID), zap.String("group", d.Group))
+	}
+	if o.unsaved {
+		o.save()
 	}
 	for _, d := range o.file.Demotions {
 		if d.Until != nil && (!some || d.Until.Before(next)) {

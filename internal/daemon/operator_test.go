@@ -18,7 +18,7 @@ import (
 func openTestOperator(t *testing.T, dir string) (*operator, map[string]int) {
 	t.Helper()
 	now := map[string]int{}
-	o, err := openOperator(dir, zap.NewNop(), func(g string) bool { return g == "wan" }, func(d Demotion, n int) {
+	o, err := openOperator(openState(dir, zap.NewNop()), zap.NewNop(), func(g string) bool { return g == "wan" }, func(d Demotion, n int) {
 		now[d.Owner()+"@"+d.Group] = n
 		if n == 0 {
 			delete(now, d.Owner()+"@"+d.Group)
@@ -38,7 +38,7 @@ func TestDemotionsExpireAndOutliveTheDaemon(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- o.Run(ctx) }()
-			return func() { cancel(); <-done }
+			return func() { cancel(); <-done; o.state.Close() }
 		}
 		expect := func(when string, got map[string]int, want string) {
 			t.Helper()
@@ -111,14 +111,15 @@ func TestDemotionsThatMakeNoSense(t *testing.T) {
 		t.Errorf("%d gone, %d left, %v", len(gone), len(now), err)
 	}
 	// What cannot be kept is not done.
-	o.path = filepath.Join(dir, "no-folder\x00", "f")
+	o.state.dir = filepath.Join(dir, "no-folder\x00")
 	if _, err := o.Demote(Demotion{By: 1}, 0); err == nil || len(now) != 0 {
 		t.Errorf("demoted by %v without a disk, %v", now, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "demotions.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openOperator(dir, zap.NewNop(), nil, nil); err == nil || !strings.Contains(err.Error(), "remove it") {
+	o.state.Close()
+	if _, err := openOperator(openState(dir, zap.NewNop()), zap.NewNop(), nil, nil); err == nil || !strings.Contains(err.Error(), "remove it") {
 		t.Errorf("got %v", err)
 	}
 }

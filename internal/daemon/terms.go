@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -18,34 +16,39 @@ import (
 // takeover never waits for a disk, and a term that was lost is learnt from the
 // peer over the sync channel.
 type terms struct {
-	path string
-	log  *zap.Logger
+	state *stateDir
+	log   *zap.Logger
 
 	mu    sync.Mutex
 	known map[string]uint64
 	dirty chan struct{} // holds one token while known is newer than the file
+
+	disk    sync.Mutex // held while writing
+	refused bool       // the disk did the last time: said once
 }
 
-// openTerms reads the file. A file that cannot be read as terms is an error: a
-// term that falls back to zero would let a stale node win.
-func openTerms(stateDir string, log *zap.Logger) (*terms, error) {
-	t := &terms{
-		path:  filepath.Join(stateDir, "terms.json"),
-		log:   log,
-		known: map[string]uint64{},
-		dirty: make(chan struct{}, 1),
+// termsName is the file with them in the state-dir.
+const termsName = "terms.json"
+
+// openTerms reads the file. One that is not readable is set aside: the peer knows the
+// terms, and a router that does not start is worse than one that has to learn them.
+func openTerms(state *stateDir, log *zap.Logger) *terms {
+	t := &terms{state: state, log: log, known: map[string]uint64{}, dirty: make(chan struct{}, 1)}
+	b, err := state.read(termsName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t
 	}
-	b, err := os.ReadFile(t.path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return t, nil
-	case err != nil:
-		return nil, fmt.Errorf("read the terms: %w", err)
+	if err == nil {
+		if err = json.Unmarshal(b, &t.known); err == nil && t.known != nil { // "null" is valid
+			return t
+		}
+		t.known = map[string]uint64{}
+		if aside := state.setAside(termsName); aside != nil {
+			err = errors.Join(err, aside)
+		}
 	}
-	if err := json.Unmarshal(b, &t.known); err != nil {
-		return nil, fmt.Errorf("%s: not a file of terms (%w): remove it, the peer knows the terms", t.path, err)
-	}
-	return t, nil
+	log.Warn("the terms are not readable: the peer has to teach them", zap.String("file", termsName), zap.Error(err))
+	return t
 }
 
 // Get returns the last term known of a group.
@@ -72,55 +75,44 @@ func (t *terms) Set(group string, term uint64) {
 	}
 }
 
+// termsAgain is between two tries to write what the disk refuses.
+const termsAgain = time.Second
+
 // Run writes behind until the context ends, and once more then.
 func (t *terms) Run(ctx context.Context) error {
+	var again <-chan time.Time
 	for {
 		select {
 		case <-t.dirty:
-			t.write()
+		case <-again:
 		case <-ctx.Done():
 			select {
 			case <-t.dirty:
 				t.write()
 			default:
+				if again != nil {
+					t.write()
+				}
 			}
 			return nil
+		}
+		if again = nil; !t.write() {
+			again = time.After(termsAgain)
 		}
 	}
 }
 
-func (t *terms) write() {
+// write reports whether the terms are on the disk.
+func (t *terms) write() bool {
+	t.disk.Lock()
+	defer t.disk.Unlock()
 	t.mu.Lock()
 	snapshot := maps.Clone(t.known)
 	t.mu.Unlock()
-	if err := writeFile(t.path, snapshot); err != nil {
+	err := t.state.write(termsName, snapshot)
+	if err != nil && !t.refused {
 		t.log.Warn("the terms are not on disk: a reboot may forget the last takeover", zap.Error(err))
 	}
-}
-
-// writeFile replaces the file in one step: a reader, or a node whose power goes,
-// finds the old terms or the new ones.
-func writeFile(path string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".terms-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // no longer there once it is renamed
-	if _, err := f.Write(append(b, '\n')); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	t.refused = err != nil
+	return err == nil
 }
