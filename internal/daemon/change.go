@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"reflect"
@@ -117,14 +116,15 @@ func (d *Daemon) launch(m *member) {
 // errLeave ends a group in an orderly way.
 var errLeave = errors.New("taken out of the configuration")
 
-// leave ends members: each drains, says goodbye and is forgotten by the dataplane.
-func (d *Daemon) leave(gone []*member) error {
+// leave ends members: each drains, says goodbye and is forgotten by the dataplane. It
+// cannot be undone, so it does not fail: what stays behind is said.
+func (d *Daemon) leave(gone []*member) {
 	for _, m := range gone {
 		m.end(errLeave)
 	}
-	var errs []error
 	// The fence of addresses that several vhids share is that of one of them, and
-	// stays until the kernel has them no more.
+	// stays until the kernel has them no more, for which it would answer.
+	var errs []error
 	for _, m := range gone {
 		<-m.done
 		d.part(m)
@@ -140,7 +140,9 @@ func (d *Daemon) leave(gone []*member) error {
 	for _, m := range gone {
 		errs = append(errs, m.dev.port.DeleteGroup(m.cfg.VHID))
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		d.log.Warn("something of a group that left stays behind", zap.Error(err))
+	}
 }
 
 // forgetRole takes a group out of what the peers are told.
@@ -154,19 +156,58 @@ func (d *Daemon) forgetRole(name string) {
 }
 
 // replace ends a member without a word to anybody, and puts one with the new
-// settings in its place, which adopts role and lease as after a restart.
+// settings in its place, which adopts role and lease as after a restart. If that
+// fails, the place of the old one is kept for restore.
 func (d *Daemon) replace(old *member, g *config.Group) error {
-	old.end(group.ErrReplaced)
-	<-old.done
-	old.offUp()
-	old.demoteSiblings("deaf "+old.dev.name, false)
-	err := d.enter(g, old)
-	if err != nil {
-		d.part(old)
-		d.start.Remove(old)
+	d.suspend(old)
+	if err := d.enter(g, old); err != nil {
+		return err
 	}
-	d.unicast.Drop(old.peers)
-	return errors.Join(err, old.joined.Close())
+	d.succeeded(old)
+	return nil
+}
+
+// suspend ends a member without a word to anybody. Its place, its sockets and its
+// addresses are kept until somebody takes them over, or drop.
+func (d *Daemon) suspend(m *member) {
+	m.end(group.ErrReplaced)
+	<-m.done
+	m.offUp()
+	m.demoteSiblings("deaf "+m.dev.name, false)
+	d.suspended[m.cfg.Name] = m
+}
+
+// succeeded notes that another one has taken the place of a suspended member. Its
+// memberships are kept until done: the way back must not need what may be short.
+func (d *Daemon) succeeded(m *member) {
+	delete(d.suspended, m.cfg.Name)
+	d.unicast.Drop(m.peers)
+	d.former = append(d.former, m)
+}
+
+// done lets go of what was kept for the way back.
+func (d *Daemon) done() {
+	for _, m := range d.former {
+		if m.joined != nil {
+			if err := m.joined.Close(); err != nil {
+				d.log.Warn("multicast groups not left", zap.String("group", m.cfg.Name), zap.Error(err))
+			}
+		}
+	}
+	d.former = nil
+}
+
+// drop lets go of a suspended member whose place nobody can take.
+func (d *Daemon) drop(m *member) {
+	d.part(m)
+	m.demoteSiblings("link "+m.dev.name, false)
+	d.start.Remove(m)
+	d.keeper.Disown(m.cfg.Name)
+	d.succeeded(m)
+	if err := m.dev.port.DeleteGroup(m.cfg.VHID); err != nil {
+		d.log.Warn("something of a group that ended stays behind", zap.String("group", m.cfg.Name), zap.Error(err))
+	}
+	d.forgetRole(m.cfg.Name)
 }
 
 // enter makes a group take part, perhaps in the place of another that has ended,
@@ -209,109 +250,6 @@ func (d *Daemon) enter(g *config.Group, old *member) error {
 
 // The owner of demotion that the machine itself speaks for.
 const ownerSendErr = "senderr"
-
-// apply makes the node what the configuration says, as far as groups are
-// concerned. What may be refused is tried first; a group that goes says goodbye, one
-// that only has other settings goes on in its role. The caller holds d.change.
-func (d *Daemon) apply(next *config.Config) error {
-	if d.running == nil || d.running.Err() != nil {
-		return errors.New("the daemon is stopping")
-	}
-	before := d.now.Load()
-	opened, err := d.openCarpdevs(next)
-	if err != nil {
-		return err
-	}
-	want := map[string]*config.Group{}
-	for _, g := range takingPart(next) {
-		want[g.Name] = g
-	}
-	var gone, changed []*member
-	for _, m := range d.members() {
-		g := want[m.cfg.Name]
-		switch {
-		case g == nil || g.VHID != m.cfg.VHID || g.Carpdev != m.cfg.Carpdev || leader(g) != leader(m.cfg):
-			gone = append(gone, m)
-		case !same(g, m.cfg) || next.SendErr != before.SendErr || next.IfDown != before.IfDown:
-			changed = append(changed, m)
-		default:
-			delete(want, m.cfg.Name)
-		}
-	}
-	quiet := len(opened)+len(gone)+len(want) == 0
-	d.facts.Share(shared(next))
-	d.now.Store(next)
-	errs := []error{d.leave(gone)} // of which hooks are told as they were
-	d.hooks.Follow(next.Hooks)
-	for _, m := range changed {
-		errs = append(errs, d.replace(m, want[m.cfg.Name]))
-		delete(want, m.cfg.Name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		errs = append(errs, d.enter(want[name], nil))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return errors.Join(err, d.restore(before))
-	}
-	d.bundle()
-	d.demotedAll()
-	d.operator.Forget(func(group string) bool { return had(before, group) && !had(next, group) })
-	d.facts.readLinks()
-	for _, dev := range opened {
-		d.log.Info("dataplane", zap.String("carpdev", dev.name), zap.String("mode", string(dev.port.Mode())), zap.String("answer", dev.port.Answer()))
-	}
-	err = d.closeCarpdevs(next)
-	if !quiet {
-		d.log.Info("configuration changed", zap.Int("groups", len(d.members())), zap.String("hash", next.Hash))
-	}
-	return err
-}
-
-// same reports whether two configurations of a group are one to its election.
-func same(a, b *config.Group) bool {
-	x, y := *a, *b
-	x.Down, y.Down = false, false
-	return reflect.DeepEqual(x, y)
-}
-
-// leader is the vhid that the addresses of a group are found by.
-func leader(g *config.Group) uint8 {
-	if len(g.CarpNodes) > 0 {
-		return g.CarpNodes[0].VHID
-	}
-	return g.VHID
-}
-
-// restore goes back to what ran before a change that failed on the way: an
-// interface may have vanished between the check and the change.
-func (d *Daemon) restore(before *config.Config) error {
-	d.log.Error("the change failed on the way, going back")
-	d.now.Store(before)
-	d.facts.Share(shared(before))
-	want := map[string]*config.Group{}
-	for _, g := range takingPart(before) {
-		want[g.Name] = g
-	}
-	var gone []*member
-	for _, m := range d.members() {
-		if g := want[m.cfg.Name]; g == nil || !same(g, m.cfg) {
-			gone = append(gone, m)
-		} else {
-			delete(want, m.cfg.Name)
-		}
-	}
-	errs := []error{d.leave(gone)}
-	d.hooks.Follow(before.Hooks)
-	for _, g := range want {
-		if d.carpdevs.Named(g.Carpdev) != nil {
-			errs = append(errs, d.enter(g, nil))
-		}
-	}
-	d.bundle()
-	d.demotedAll()
-	d.facts.readLinks()
-	return errors.Join(append(errs, d.closeCarpdevs(before))...)
-}
 
 // openCarpdevs opens the carpdevs that the configuration has and this node has
 // not yet: all of them, or none.

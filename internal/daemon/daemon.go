@@ -54,6 +54,12 @@ type Daemon struct {
 	running context.Context               // ends when all groups shall leave
 	listen  func(*carpdev)                // begins to listen on a carpdev
 
+	// For who holds change: members that have ended for another to go on in their
+	// place, and those whose place was taken in this change, which hold what it takes
+	// to go back.
+	suspended map[string]*member
+	former    []*member
+
 	lock     io.Closer // of the run-dir
 	state    *stateDir
 	carpdevs carpdevs
@@ -99,6 +105,7 @@ func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 		keys:     cfg.Keys,
 		suspects: make(chan suspicious, 16),
 	}
+	d.suspended = map[string]*member{}
 	d.now.Store(cfg)
 	if err := d.open(); err != nil {
 		for _, dev := range d.carpdevs.All() {

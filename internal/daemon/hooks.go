@@ -110,13 +110,16 @@ func (h *hooks) Tell(m *config.Group, t group.Transition) {
 	}
 }
 
-// Follow takes the groups of the same hooks in another configuration.
-func (h *hooks) Follow(cfg []config.Hook) {
+// Follow takes the groups of the same hooks in other configurations.
+func (h *hooks) Follow(cfgs ...[]config.Hook) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i := range h.all {
 		next := *h.all[i].cfg
-		next.Groups = cfg[i].Groups
+		next.Groups = nil
+		for _, cfg := range cfgs {
+			next.Groups = append(next.Groups, cfg[i].Groups...)
+		}
 		h.all[i].cfg = &next
 	}
 }

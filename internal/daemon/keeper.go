@@ -83,15 +83,43 @@ func (k *keeper) Own(group string, ifindex int, addrs []netip.Addr, local bool, 
 	if state == before.state {
 		k.owned[group].since = before.since
 	}
-	gone := slices.DeleteFunc(slices.Clone(before.addrs), func(a netip.Addr) bool {
-		return ifindex == before.ifindex && slices.Contains(addrs, a) || k.held(before.ifindex, a)
-	})
-	if err := removeHostAddrs(k.handle, before.ifindex, gone); err != nil {
-		k.log.Error("shared addresses", zap.String("group", group), zap.Error(err))
-	}
+	k.remove(group, before, ifindex, addrs)
 	if state == carp.Master {
 		k.setTrap() // of new addresses, if the promotion was not long ago
 		k.settle([]string{group})
+	}
+}
+
+// Yield takes those addresses of a group off the box that it will not have any more.
+func (k *keeper) Yield(group string, ifindex int, addrs []netip.Addr) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if o := k.owned[group]; o != nil {
+		k.remove(group, o, ifindex, addrs)
+		o.addrs = slices.DeleteFunc(slices.Clone(o.addrs), func(a netip.Addr) bool { // or refill would give them back
+			return ifindex != o.ifindex || !slices.Contains(addrs, a)
+		})
+	}
+}
+
+// remove takes off the box what a group had and neither it will have, on the
+// interface that it will be on, nor another group has taken over meanwhile: to take
+// an address away and give it back would cost the flows that are masqueraded behind
+// it. With mu held.
+func (k *keeper) remove(group string, o *ownedAddrs, ifindex int, addrs []netip.Addr) {
+	gone := slices.DeleteFunc(slices.Clone(o.addrs), func(a netip.Addr) bool {
+		if ifindex == o.ifindex && slices.Contains(addrs, a) {
+			return true
+		}
+		for other, p := range k.owned {
+			if other != group && p.local && (p.state == carp.Master || p.state == carp.Drain) && p.ifindex == o.ifindex && slices.Contains(p.addrs, a) {
+				return true
+			}
+		}
+		return false
+	})
+	if err := removeHostAddrs(k.handle, o.ifindex, gone); err != nil {
+		k.log.Error("shared addresses", zap.String("group", group), zap.Error(err))
 	}
 }
 
@@ -104,10 +132,7 @@ func (k *keeper) Disown(group string) {
 		return
 	}
 	delete(k.owned, group)
-	gone := slices.DeleteFunc(slices.Clone(o.addrs), func(a netip.Addr) bool { return k.held(o.ifindex, a) })
-	if err := removeHostAddrs(k.handle, o.ifindex, gone); err != nil {
-		k.log.Error("shared addresses", zap.String("group", group), zap.Error(err))
-	}
+	k.remove(group, o, 0, nil)
 }
 
 // Role tells where the group is now. It does not block for longer than the
@@ -210,7 +235,9 @@ func (k *keeper) follow(rs []roleOf) {
 			continue // it has been taken out of the configuration meanwhile
 		}
 		promoted = promoted || r.state == carp.Master && o.state != carp.Master
-		o.state, o.since = r.state, k.now()
+		if r.state != o.state { // one that was adopted is no promotion
+			o.state, o.since = r.state, k.now()
+		}
 		if !slices.Contains(groups, r.group) {
 			groups = append(groups, r.group)
 		}

@@ -32,11 +32,12 @@ type member struct {
 	group    *group.Group
 	conn     net.PacketConn
 	ifDown   int // how much a carpdev that is down demotes the siblings
+	sendErr  int // how much adverts that cannot be sent demote
 	clues    clues
 	alive    atomic.Int64              // when the election loop last gave a sign of life, ns since boot
 	siblings atomic.Pointer[[]*member] // of the same bundle, without this one
 
-	joined io.Closer // multicast groups
+	joined io.Closer // multicast groups; nil once another member has them
 	peers  []*peer   // that adverts go to alone
 	offUp  func()    // ends what the carpdev tells of its link
 	end    context.CancelCauseFunc
@@ -58,24 +59,26 @@ func (m *member) stamp(now time.Time) {
 // adopted. What it opened is closed when it fails.
 func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *member, err error) {
 	cfg := d.now.Load()
-	m := &member{cfg: g, dev: dev, ifDown: cfg.IfDown, done: make(chan struct{}), awake: make(chan struct{})}
+	var joined io.Closer
+	m := &member{cfg: g, dev: dev, ifDown: cfg.IfDown, sendErr: cfg.SendErr, done: make(chan struct{}), awake: make(chan struct{})}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.abandon(m))
+			err = errors.Join(err, d.abandon(m, old, joined))
 		}
 	}()
-	addrs := make([]netip.Addr, len(g.Addresses))
-	for i, p := range g.Addresses {
-		addrs[i] = p.Addr()
-	}
-	if err := d.own(m, addrs); err != nil {
+	addrs := addrsOf(g)
+	// The fence goes up first, and comes down last: see below.
+	if err := d.own(m, append(slices.Clone(addrs), old.addrs()...)); err != nil {
 		return nil, err
 	}
 	if m.conn, err = dev.conn(g); err != nil {
 		return nil, err
 	}
-	if m.joined, err = group.JoinAddrs(dev.name, addrs); err != nil {
-		return nil, err
+	twin := d.twin(g, dev, old)
+	if twin == nil {
+		if joined, err = group.JoinAddrs(dev.name, addrs); err != nil {
+			return nil, err
+		}
 	}
 	adopt := dev.port.Role(g.VHID) // the group takes it if it is MASTER and its lease holds
 	adopted := adopt.State == carp.Master && group.BootClock().Before(adopt.Until)
@@ -129,6 +132,11 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 	if err := d.shield(m, &c); err != nil {
 		return nil, err
 	}
+	// Addresses that go leave the kernel while the fence still stands.
+	d.keeper.Yield(g.Name, dev.ifindex, addrs)
+	if err := d.own(m, addrs); err != nil {
+		return nil, err
+	}
 	m.group = group.New(c)
 	if adopted {
 		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
@@ -146,19 +154,61 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 	} else {
 		d.start.Add(m, cfg.Ready.Settle, d.pending(g.Shared()), adopted || d.synced(), adopted)
 	}
+	if m.joined = joined; twin != nil {
+		m.joined, twin.joined = twin.joined, nil
+	}
 	m.offUp = dev.OnUp(func(up bool) { d.start.Link(m, up) })
 	return m, nil
 }
 
-// abandon closes what a member that never ran has opened.
-func (d *Daemon) abandon(m *member) error {
+// addrs are the shared addresses; none of nobody.
+func (m *member) addrs() []netip.Addr {
+	if m == nil {
+		return nil
+	}
+	return addrsOf(m.cfg)
+}
+
+func addrsOf(g *config.Group) []netip.Addr {
+	addrs := make([]netip.Addr, len(g.Addresses))
+	for i, p := range g.Addresses {
+		addrs[i] = p.Addr()
+	}
+	return addrs
+}
+
+// twin returns a member that has ended and is in the multicast groups of the same
+// addresses, to stay there for its successor; nil if there is none.
+func (d *Daemon) twin(g *config.Group, dev *carpdev, old *member) *member {
+	all := d.former
+	if old != nil {
+		all = append([]*member{old}, all...)
+	}
+	for _, m := range all {
+		if m.joined != nil && m.dev == dev && m.cfg.Name == g.Name && slices.Equal(m.cfg.Addresses, g.Addresses) {
+			return m
+		}
+	}
+	return nil
+}
+
+// abandon closes what a member that never ran has opened. In a node that runs it
+// also takes out of the dataplane what no other member was there before.
+func (d *Daemon) abandon(m, old *member, joined io.Closer) error {
 	d.unicast.Drop(m.peers)
 	var errs []error
+	if old == nil && d.running != nil {
+		errs = append(errs, m.dev.port.DeleteGroup(m.cfg.VHID))
+		first := leader(m.cfg)
+		if !slices.ContainsFunc(d.members(), func(o *member) bool { return o.dev == m.dev && o.cfg.VHID == first }) {
+			errs = append(errs, m.dev.port.DeleteGroup(first)) // it would own the addresses
+		}
+	}
 	if m.conn != nil {
 		errs = append(errs, m.conn.Close())
 	}
-	if m.joined != nil {
-		errs = append(errs, m.joined.Close())
+	if joined != nil {
+		errs = append(errs, joined.Close())
 	}
 	return errors.Join(errs...)
 }
