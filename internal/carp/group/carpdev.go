@@ -29,7 +29,7 @@ type Carpdev struct {
 
 	mu      sync.Mutex
 	vhids   map[uint8]*ear
-	members map[netip.Addr]io.Closer // multicast groups joined, and sinks
+	members map[netip.Addr]io.Closer // multicast groups joined, and sinks; nil once closed
 	err     error                    // why listen has ended; nil while it runs
 }
 
@@ -77,6 +77,9 @@ func OpenCarpdev(ifname string) (*Carpdev, error) {
 func (d *Carpdev) Join(g netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.members == nil {
+		return fmt.Errorf("join %v on %q: %w", g, d.name, net.ErrClosed)
+	}
 	if d.members[g] != nil {
 		return nil
 	}
@@ -104,6 +107,9 @@ func (d *Carpdev) Absorb(is4 bool) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.members == nil {
+		return fmt.Errorf("take unicast adverts on %q: %w", d.name, net.ErrClosed)
+	}
 	if d.members[any] != nil {
 		return nil
 	}
