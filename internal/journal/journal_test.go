@@ -159,3 +159,41 @@ func TestWaitEndsWithTheNextEvent(t *testing.T) {
 		}
 	})
 }
+
+func TestALineThatWasCutOffTakesNoOtherAlong(t *testing.T) {
+	dir := t.TempDir()
+	long := strings.Repeat("\x00", 2*lineSize) // what a file system may leave where the power went
+	if err := os.WriteFile(Path(dir), []byte(long+"\n"+`{"seq":1,"text":"a"}`+"\n"+`{"seq":2`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j := open(t, dir)
+	j.Add(Event{Text: "b"})
+	flush(t, j)
+	all, err := Read(dir)
+	if err != nil || len(all) != 2 || all[0].Text != "a" || all[1].Text != "b" {
+		t.Errorf("got %v, %v, want a and b", all, err)
+	}
+}
+
+// A daemon that becomes another one says why with its last word.
+func TestSyncWritesTheLastWord(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir)
+	log := zap.New(j.Core())
+	log.Info("not ours to write: another daemon may run")
+	if err := log.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := Read(dir); err != nil || len(all) != 0 {
+		t.Errorf("before Run: got %v, %v, want nothing", all, err)
+	}
+	flush(t, j)
+	log.Info("starting over")
+	if err := log.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	all, err := Read(dir)
+	if err != nil || len(all) != 2 || all[1].Text != "starting over" {
+		t.Errorf("got %v, %v, want the last word", all, err)
+	}
+}
