@@ -8,16 +8,18 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/loader"
 )
 
-// ErrMaster says that this node still answers for an address.
-var ErrMaster = loader.ErrMaster
+// ErrMaster says that this node still answers for an address, ErrVersion that it may.
+var (
+	ErrMaster  = loader.ErrMaster
+	ErrVersion = loader.ErrVersion
+)
 
 // Detach takes everything of xcarp off the box, in the caller's network
 // namespace, and returns what that was. It refuses while a daemon runs, and
-// with ErrMaster while a lease holds, unless forced.
+// with ErrMaster while a lease holds, or ErrVersion where nobody knows, unless forced.
 func Detach(paths Paths, force bool) (removed []string, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("not root: only root can take programs off: run it as root")
@@ -30,15 +32,15 @@ func Detach(paths Paths, force bool) (removed []string, err error) {
 		return nil, err
 	}
 	for _, p := range ports {
-		lock, err := lockCarpdev(p.Ifname, p.Ifindex)
-		if err != nil {
-			return nil, err
-		}
-		defer lock.Close()
-		for _, r := range p.Roles {
-			if r.State == carp.Master && !force {
-				return nil, fmt.Errorf("carpdev %s: this node %w of it", p.Ifname, ErrMaster)
+		if p.Ifindex != 0 { // else there is nothing that a daemon could run on
+			lock, err := lockCarpdev(p.Ifname, p.Ifindex)
+			if err != nil {
+				return nil, err
 			}
+			defer lock.Close()
+		}
+		if err := p.Held(); err != nil && !force {
+			return nil, err
 		}
 	}
 	// The addresses go while the fence still stands: without it the kernel would

@@ -63,6 +63,9 @@ func addHostAddrs(h *netlink.Handle, ifindex int, addrs []netip.Addr) error {
 // removeHostAddrs takes the addresses from the device; one that is not there is
 // no error, nor is a device that is gone.
 func removeHostAddrs(h *netlink.Handle, ifindex int, addrs []netip.Addr) error {
+	if len(addrs) == 0 {
+		return nil
+	}
 	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
 	routes, err := lastRoutes(h, link, addrs)
 	if err != nil {

@@ -33,12 +33,30 @@ var mapNames = []string{
 // ErrMaster means that Detach would take a master off the network.
 var ErrMaster = errors.New("is MASTER")
 
+// ErrVersion means that Detach would take off what another version pinned, and may
+// so take a master off the network: roles of another layout are never read.
+var ErrVersion = errors.New("are of another version of xcarp")
+
 // PinnedPort is what an earlier process left on the box.
 type PinnedPort struct {
 	Ifname  string
-	Ifindex int
+	Ifindex int                 // 0: the interface is gone
 	Roles   map[uint8]carp.Role // of configured vhids, as the programs see them now
 	Addrs   []netip.Addr        // shared addresses of all of them, in order
+	Foreign bool                // of another layout: nobody knows the roles
+}
+
+// Held says why the port must not be taken off without force, nil if it may.
+func (p *PinnedPort) Held() error {
+	if p.Foreign {
+		return fmt.Errorf("carpdev %s: its pins %w: whether this node is MASTER there cannot be read", p.Ifname, ErrVersion)
+	}
+	for vhid, r := range p.Roles {
+		if r.State == carp.Master {
+			return fmt.Errorf("carpdev %s: this node %w of vhid %d", p.Ifname, ErrMaster, vhid)
+		}
+	}
+	return nil
 }
 
 // A bpffs refuses names with a dot, and VLAN interfaces have one.
@@ -62,33 +80,100 @@ func Pinned(pinDir string) ([]PinnedPort, error) {
 	}
 	var all []PinnedPort
 	for _, dir := range dirs {
-		pp := PinnedPort{Ifname: unescape.Replace(filepath.Base(dir)), Roles: map[uint8]carp.Role{}}
-		if m, err := carpdev.pinnedMaps(dir); err == nil {
-			port, err := readPort(dir)
-			if err != nil {
-				m.close()
-				return nil, err
-			}
-			pp.Ifindex = int(port.Ifindex)
-			now := bootNow()
-			for vhid := 1; vhid < 256; vhid++ {
-				if m.configured(uint8(vhid)) {
-					pp.Roles[uint8(vhid)] = role(m.word(uint8(vhid)).Load(), now)
-				}
-			}
-			addrs, err := m.addrs()
-			m.close()
-			if err != nil {
-				return nil, err
-			}
-			for a := range addrs {
-				pp.Addrs = append(pp.Addrs, a)
-			}
-			slices.SortFunc(pp.Addrs, netip.Addr.Compare)
+		read := readPinned
+		if !carpdev.readable(dir) {
+			read = readForeign
 		}
-		all = append(all, pp)
+		p := PinnedPort{Ifname: unescape.Replace(filepath.Base(dir)), Roles: map[uint8]carp.Role{}}
+		if err := read(&p, dir); err != nil {
+			return nil, err
+		}
+		slices.SortFunc(p.Addrs, netip.Addr.Compare)
+		all = append(all, p)
 	}
 	return all, nil
+}
+
+// readPinned reads what is pinned by this build's layout.
+func readPinned(p *PinnedPort, dir string) error {
+	m, err := carpdev.pinnedMaps(dir)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	port, err := readPort(dir)
+	if err != nil {
+		return err
+	}
+	p.Ifindex = int(port.Ifindex)
+	now := bootNow()
+	for vhid := 1; vhid < 256; vhid++ {
+		if m.configured(uint8(vhid)) {
+			p.Roles[uint8(vhid)] = role(m.word(uint8(vhid)).Load(), now)
+		}
+	}
+	addrs, err := m.addrs()
+	if err != nil {
+		return err
+	}
+	for a := range addrs {
+		p.Addrs = append(p.Addrs, a)
+	}
+	return nil
+}
+
+// readForeign makes out what is the same in every layout: the interface, by its
+// links or else by its name, and the addresses, which are keys.
+func readForeign(p *PinnedPort, dir string) error {
+	p.Foreign = true
+	linked := false
+	for _, name := range carpdev.links {
+		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
+		if err != nil {
+			continue // there is none
+		}
+		index, err := linkIndex(l)
+		l.Close()
+		if err != nil {
+			return fmt.Errorf("read pinned link %s: %w", name, err)
+		}
+		linked = true
+		p.Ifindex = max(p.Ifindex, index)
+	}
+	if dev, err := netlink.LinkByName(p.Ifname); !linked && err == nil {
+		p.Ifindex = dev.Attrs().Index
+	}
+	if p.Ifindex == 0 {
+		return nil // and its addresses are gone with it
+	}
+	for _, name := range []string{xdpMapAddr4, xdpMapAddr6} {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		if err != nil {
+			continue // it had none yet
+		}
+		addrs, err := addrKeys(m)
+		m.Close()
+		if err != nil {
+			return fmt.Errorf("list map %s: %w", name, err)
+		}
+		p.Addrs = append(p.Addrs, addrs...)
+	}
+	return nil
+}
+
+// addrKeys are the keys of a map of addresses, none of another map.
+func addrKeys(m *ebpf.Map) (addrs []netip.Addr, err error) {
+	if n := m.KeySize(); n != 4 && n != 16 {
+		return nil, nil
+	}
+	key, value := make([]byte, m.KeySize()), make([]byte, m.ValueSize())
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		if a, ok := netip.AddrFromSlice(key); ok {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs, it.Err()
 }
 
 func portDirs(pinDir string) ([]string, error) {
@@ -138,19 +223,18 @@ func DetachPort(pinDir, ifname string) (removed []string, err error) {
 }
 
 // Detach takes programs, filters, pins and entries in the devices' filters off the
-// box and says what it removed. While a MASTER's lease holds it refuses with
-// ErrMaster, unless forced. It has to run in the network namespace of the
-// interfaces.
+// box and says what it removed. While a MASTER's lease holds, or where nobody knows,
+// it refuses with ErrMaster or ErrVersion, unless forced. Of another version's pins
+// entries in the devices' filters stay. It has to run in the network namespace of
+// the interfaces.
 func Detach(pinDir string, force bool) (removed []string, err error) {
 	ports, err := Pinned(pinDir)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range ports {
-		for vhid, r := range p.Roles {
-			if r.State == carp.Master && !force {
-				return nil, fmt.Errorf("detach: vhid %d on %s %w", vhid, p.Ifname, ErrMaster)
-			}
+		if err := p.Held(); err != nil && !force {
+			return nil, fmt.Errorf("detach: %w", err)
 		}
 	}
 	dirs, err := portDirs(pinDir)
@@ -174,6 +258,13 @@ func detachPort(dir string) (removed []string, err error) {
 		r, err := releaseDevice(m, dir, ifname)
 		removed = append(removed, r...)
 		if err = errors.Join(err, m.close()); err != nil {
+			return removed, err
+		}
+	}
+	if kitOf(dir) == carpdev && isPort(dir) && !carpdev.readable(dir) {
+		r, err := releaseForeign(dir)
+		removed = append(removed, r...)
+		if err != nil {
 			return removed, err
 		}
 	}
@@ -269,6 +360,25 @@ func releaseDevice(m *maps, dir, ifname string) (removed []string, err error) {
 	}
 	r, err := removeFilters(nl, dev)
 	return append(removed, r...), err
+}
+
+// releaseForeign takes off the filters that another version attached by clsact: no
+// pin leads to them. What else it did to the device is in maps that are not read.
+func releaseForeign(dir string) (removed []string, err error) {
+	p := PinnedPort{Ifname: unescape.Replace(filepath.Base(dir))}
+	if err := readForeign(&p, dir); err != nil {
+		return nil, err
+	}
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	defer nl.Close()
+	dev, err := nl.LinkByName(p.Ifname)
+	if err != nil || dev.Attrs().Index != p.Ifindex {
+		return nil, nil // gone, and everything on it
+	}
+	return removeFilters(nl, dev)
 }
 
 // linkIndex is the interface that the link is attached to, 0 if that is gone.
