@@ -122,7 +122,6 @@ func (k *keyFile) read(cmd *cobra.Command) ([]config.Key, error) {
 	return config.ReadKeys(k.path)
 }
 
-// write replaces the file in one step, with its owner and mode.
 // peersWait is how long a peer has to say that it is ready for a change: it may have
 // been told a moment ago.
 const peersWait = 3 * time.Second
@@ -173,6 +172,7 @@ func notReady(peers []daemon.SyncStatus, old, next []config.Key) (all []error) {
 	return all
 }
 
+// write replaces the file in one step, with its owner and mode.
 func (k *keyFile) write(keys []config.Key) error {
 	var b bytes.Buffer
 	for _, key := range keys {

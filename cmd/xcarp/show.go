@@ -119,7 +119,6 @@ func sharing(g *daemon.GroupStatus) string {
 	return ", shared with other vhids: balance " + g.Balance
 }
 
-// hearing says what is heard on the carpdev from anybody at all.
 // stale says why the configuration that runs is not the one on disk, and what to
 // do about it.
 func stale(s *daemon.Status) string {
@@ -139,6 +138,7 @@ func stale(s *daemon.Status) string {
 	return why
 }
 
+// hearing says what is heard on the carpdev from anybody at all.
 func hearing(g *daemon.GroupStatus) string {
 	s := map[string]string{"hears": "others are heard", "deaf": "DEAF: neighbours that are asked do not answer",
 		"unknown": "silent, and nobody is known who would answer"}[g.Ears]

@@ -29,7 +29,7 @@ func absolute(path string) string {
 	return path
 }
 
-// outdated notes that the file on disk is not what runs; no problems, that it is.
+// outdated notes why the file on disk is not what runs; an empty why, that it is.
 func (d *Daemon) outdated(why string, problems ...error) {
 	if why == "" {
 		d.stale.Store(nil)

@@ -59,7 +59,7 @@ func kernel(f *findings, m Machine) {
 		f.ok("kernel", "%s", m.Release)
 	}
 	for _, what := range m.Lacks {
-		f.fail("kernel", "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_XDP_SOCKETS, as the distributions build it",
+		f.fail("kernel", "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS, as the distributions build it",
 			"has no %s", what)
 	}
 	if !m.BTF {
