@@ -64,13 +64,15 @@
 //	no   | table complete, but no session for 1 s, or not in sync |
 //	     | since it is back                                       | 1
 //	no   | in sync                                                | 0
-//	yes  | no session for 3 s, though there was one while owner   | 1
+//	yes  | no session with anybody for 3 s, though there was one  |
+//	     | while owner                                            | 1
 //	yes  | otherwise, as an owner's table is complete             | 0
 //
 // The last but one is the healed old master: it was cut off, somebody may have
 // taken over unseen and now carries the connections. That node became owner
 // while it did not hear us and asks for 0, so it stays, until our table has been
-// repaired from its.
+// repaired from its. A node that hears one of several peers is not cut off: those
+// that share load all own, and the first to doubt would lose its share to the next.
 //
 // # Security
 //

@@ -47,7 +47,7 @@ func start(tb testing.TB, n *network, name string, table *memTable, opts ...opti
 	x := &node{tb: tb, table: table}
 	cfg := Config{
 		Node: name, Key: [32]byte{1}, Local: addr, Peers: map[string]netip.AddrPort{peer: other},
-		Table: table, Conn: n.listen(addr), Log: zap.NewNop(),
+		Table: table, Log: zap.NewNop(),
 		Demote: func(n int) {
 			x.mu.Lock()
 			defer x.mu.Unlock()
@@ -61,6 +61,9 @@ func start(tb testing.TB, n *network, name string, table *memTable, opts ...opti
 	}
 	for _, o := range opts {
 		o(&cfg)
+	}
+	if cfg.Conn == nil {
+		cfg.Conn = n.listen(cfg.Local)
 	}
 	var err error
 	if x.m, err = New(cfg); err != nil {

@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -165,6 +166,51 @@ func TestDemotionOfABackupWithoutSession(t *testing.T) {
 		}
 		n.set(func(n *network) { n.cut = false })
 		wait(t, 3*time.Second, "demotions 0", func() bool { return a.demotion() == 0 && b.demotion() == 0 })
+	})
+}
+
+// Where load is shared all nodes own. One that dies is no reason for the others to
+// doubt themselves: who doubted first would lose its share to the other.
+func TestOwnersThatHearEachOtherDoNotDoubt(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		addrs := map[string]netip.AddrPort{"a": addrA, "b": addrB, "c": netip.MustParseAddrPort("10.9.0.3:4112")}
+		nodes := map[string]*node{}
+		for name, addr := range addrs {
+			x := start(t, n, name, newMemTable(), func(c *Config) {
+				c.Local, c.Peers = addr, maps.Clone(addrs)
+				delete(c.Peers, name)
+			})
+			defer x.stop()
+			x.m.Own(true)
+			nodes[name] = x
+		}
+		a, b := nodes["a"], nodes["b"]
+		wait(t, 5*time.Second, "in sync", func() bool {
+			for _, x := range nodes {
+				if s := x.m.Status(); !s[0].InSync || !s[1].InSync {
+					return false
+				}
+			}
+			return true
+		})
+		time.Sleep(2 * time.Second)
+		nodes["c"].stop()
+		time.Sleep(10 * time.Second)
+		for name, x := range map[string]*node{"a": a, "b": b} {
+			if got := x.demotions(); slices.Contains(got, 1) {
+				t.Errorf("demotions of %s, which hears the other: got %v, want no 1", name, got)
+			}
+		}
+		// That c has been away for long is no reason to doubt sooner.
+		n.set(func(n *network) { n.cut = true })
+		time.Sleep(1500 * time.Millisecond)
+		if a.demotion() != 0 || b.demotion() != 0 {
+			t.Errorf("alone for 1.5 s: a %d, b %d, want 0 and 0", a.demotion(), b.demotion())
+		}
+		time.Sleep(3 * time.Second)
+		if a.demotion() != 1 || b.demotion() != 1 {
+			t.Errorf("alone for 4.5 s: a %d, b %d, want 1 and 1", a.demotion(), b.demotion())
+		}
 	})
 }
 

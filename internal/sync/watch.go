@@ -40,8 +40,13 @@ func (m *Mirror) watch(ctx context.Context) error {
 func (m *Mirror) demotion(now time.Duration) int {
 	n := 0
 	if m.own {
+		// Who hears one peer is not cut off; the other one has died.
+		heard, alone := time.Duration(0), true
 		for _, p := range m.peers {
-			if p.session == nil && p.everUp && now-p.lost >= cutOff {
+			heard, alone = max(heard, p.lost), alone && p.session == nil
+		}
+		for _, p := range m.peers {
+			if alone && p.everUp && now-heard >= cutOff {
 				p.suspect = true
 			}
 			if p.suspect {
