@@ -130,6 +130,9 @@ func (m *Machine) Claimed(now time.Time, term uint64) Effects {
 		e = m.become(now, Drain, "claimed by a peer")
 		e.Role = nil
 		m.yield, m.down = term, m.drained.Add(claimantTime)
+		if !m.stay {
+			m.humble = now.Add(MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew)) // there was a reason
+		}
 	case m.state == Backup:
 		m.yield = term
 	}

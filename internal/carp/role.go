@@ -57,4 +57,7 @@ type Dataplane interface {
 	// SetTerm says of which term the next MASTER is: from then on claims have to
 	// be above it.
 	SetTerm(vhid uint8, term uint64)
+
+	// SetDemotion says what pulses tell of the group's demotion.
+	SetDemotion(vhid uint8, demotion uint32)
 }

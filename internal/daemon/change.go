@@ -437,7 +437,7 @@ func (d *Daemon) withIdle(groups []GroupStatus, cfg *config.Config) []GroupStatu
 		g.State, g.Reason, g.Since = "INIT", reason, d.started
 		g.Demotions, g.MastersSeen = map[string]int{}, []string{}
 		g.Drops, g.Packets, g.Alarms = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
-		g.Waits, g.Masters = []string{}, []MasterStatus{}
+		g.Waits, g.Masters, g.Pulses = []string{}, []MasterStatus{}, []PulseStatus{}
 		groups = append(groups, g)
 	}
 	for i := range cfg.Groups {

@@ -158,7 +158,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines, d.operator.Handle, d.serveEvents); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines, d.operator.Handle, d.serveEvents, d.serveHandover); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -268,8 +268,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 	// also when a part of it fails and the groups have to leave for that.
 	base, endBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer endBase()
-	ctx, stopGroups := context.WithCancel(ctx)
+	asked := ctx
+	ctx, stopGroups := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopGroups()
+	defer context.AfterFunc(asked, func() {
+		d.handOverAll()
+		stopGroups()
+	})()
 	var support errgroup.Group
 	run := func(part func(context.Context) error) {
 		support.Go(func() error {
@@ -290,6 +295,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	if d.Journal != nil {
 		run(d.Journal.Run)
+	}
+	if err := precede(); err != nil {
+		d.log.Info("the daemon runs at the usual priority", zap.Error(err))
 	}
 	run(d.terms.Run)
 	run(d.identity.Run)
@@ -515,6 +523,7 @@ func (d *Daemon) Status() Status {
 		g := m.status(counters[m.dev][m.cfg.VHID], now)
 		g.Waits = d.start.Waits(m)
 		g.Ready = len(g.Waits) == 0
+		g.Pulses = d.pulses.Status(m)
 		s.Groups = append(s.Groups, g)
 	}
 	s.Groups = d.withIdle(s.Groups, cfg)

@@ -27,15 +27,16 @@ var buildVersion = version.Version
 
 // A member is one group of this node, with what it hangs on.
 type member struct {
-	cfg      *config.Group
-	dev      *carpdev
-	group    *group.Group
-	conn     net.PacketConn
-	ifDown   int // how much a carpdev that is down demotes the siblings
-	sendErr  int // how much adverts that cannot be sent demote
-	clues    clues
-	alive    atomic.Int64              // when the election loop last gave a sign of life, ns since boot
-	siblings atomic.Pointer[[]*member] // of the same bundle, without this one
+	cfg       *config.Group
+	dev       *carpdev
+	group     *group.Group
+	conn      net.PacketConn
+	ifDown    int // how much a carpdev that is down demotes the siblings
+	sendErr   int // how much adverts that cannot be sent demote
+	clues     clues
+	alive     atomic.Int64              // when the election loop last gave a sign of life, ns since boot
+	siblings  atomic.Pointer[[]*member] // of the same bundle, without this one
+	claimedAt atomic.Int64              // when a peer last claimed the group from us, ns since boot
 
 	joined io.Closer // multicast groups; nil once another member has them
 	peers  []*peer   // that adverts go to alone

@@ -240,6 +240,9 @@ func (o *operator) Forget(gone func(group string) bool) {
 // demoteByOperator carries a demotion to the election, of whole bundles.
 func (d *Daemon) demoteByOperator(what Demotion, n int) {
 	cfg := d.now.Load()
+	if n > 0 {
+		d.moveDemoted(what.Group, n)
+	}
 	for _, m := range d.members() {
 		if n == 0 || cfg.Concerns(what.Group, m.cfg.Name) {
 			m.group.Demote(what.Owner(), n)

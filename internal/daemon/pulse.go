@@ -242,6 +242,7 @@ func (p *pulses) claimed() {
 		}
 		for _, m := range p.d.members() {
 			if carp.PulseGroup(m.cfg.Name) == e.Group {
+				m.claimedAt.Store(int64(carp.SinceBoot(e.At)))
 				m.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { return m.Claimed(now, e.Term) })
 			}
 		}

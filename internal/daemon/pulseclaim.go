@@ -28,7 +28,7 @@ func (t *pulseThread) claim(p *pulsePlan, now time.Time) bool {
 		for _, m := range fresh {
 			for _, s := range m.bundled() {
 				if t.running[s] == nil {
-					moves = append(moves, group.Move{Group: s.group, Verb: (*carp.Machine).Follow})
+					moves = append(moves, group.Move{Group: s.group, Verb: t.following(p, s)})
 				}
 			}
 		}
@@ -59,6 +59,23 @@ func (t *pulseThread) claim(p *pulsePlan, now time.Time) bool {
 		group.Together(moves)
 	}
 	return len(t.running) > 0
+}
+
+// following has a group do as a sibling that claims: as Follow, and also if its master
+// answers that it is more demoted, though the advert that says so is still to come.
+func (t *pulseThread) following(p *pulsePlan, m *member) group.Verb {
+	his := -1
+	for _, w := range p.watched {
+		if answer, at := w.watch.Last(); w.member == m && w.last.Master && !at.IsZero() {
+			his = int(answer.Demotion)
+		}
+	}
+	return func(m *carp.Machine, now time.Time) carp.Effects {
+		if his > m.Demotion() {
+			return m.Claim(now, "following the bundle")
+		}
+		return m.Follow(now)
+	}
 }
 
 // freshClaims notes what the groups want, and returns those that are new.

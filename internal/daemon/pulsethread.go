@@ -83,10 +83,13 @@ type watched struct {
 	acted  time.Time
 
 	// What others read.
-	silence atomic.Uint32
-	limit   atomic.Int64
-	slowest atomic.Int64
-	regrets atomic.Int64
+	silence  atomic.Uint32
+	state    atomic.Uint32 // the peer's, as last answered
+	demotion atomic.Uint32
+	limit    atomic.Int64
+	slowest  atomic.Int64
+	regrets  atomic.Int64
+	deaf     atomic.Bool
 }
 
 // pulseThread is the one thread that asks, looks and acts: nothing that it does waits
@@ -460,6 +463,10 @@ func (t *pulseThread) handedOver(p *pulsePlan, now time.Time) {
 // show says to others what was found.
 func (w *watched) show() {
 	w.silence.Store(uint32(w.last.Silence))
+	answer, _ := w.watch.Last()
+	w.state.Store(uint32(answer.State))
+	w.demotion.Store(uint32(answer.Demotion))
+	w.deaf.Store(w.last.Deaf)
 	w.limit.Store(int64(w.last.Limit))
 	w.slowest.Store(int64(w.watch.Slowest(carp.PathCarpdev)))
 	w.regrets.Store(int64(w.watch.Regrets()))

@@ -57,15 +57,18 @@ type GroupStatus struct {
 
 	LeaseMS float64 `json:"lease_ms"` // what is left of the role in the dataplane; 0 if it has none
 
-	XDPMode      string            `json:"xdp_mode"` // native, generic or tc
-	Answer       string            `json:"answer"`   // ARP and ND answered by xdp or tc
-	Shield       string            `json:"shield"`   // verify: digests are checked in the kernel; limit: it refuses that
-	Hint         string            `json:"hint"`     // why adverts are refused, as far as one can tell
-	MastersSeen  []string          `json:"masters_seen"`
-	Drops        map[string]uint64 `json:"drops"`   // adverts refused, by reason
-	Alarms       map[string]uint64 `json:"alarms"`  // adverts that an operator should know of, by kind
-	Ears         string            `json:"ears"`    // hears, deaf or unknown: anybody at all on the carpdev
-	Split        bool              `json:"split"`   // the master is silent here and lives by the sync link
+	XDPMode     string            `json:"xdp_mode"` // native, generic or tc
+	Answer      string            `json:"answer"`   // ARP and ND answered by xdp or tc
+	Shield      string            `json:"shield"`   // verify: digests are checked in the kernel; limit: it refuses that
+	Hint        string            `json:"hint"`     // why adverts are refused, as far as one can tell
+	MastersSeen []string          `json:"masters_seen"`
+	Drops       map[string]uint64 `json:"drops"`  // adverts refused, by reason
+	Alarms      map[string]uint64 `json:"alarms"` // adverts that an operator should know of, by kind
+	Ears        string            `json:"ears"`   // hears, deaf or unknown: anybody at all on the carpdev
+	Split       bool              `json:"split"`  // the master is silent here and lives by the sync link
+
+	// Pulses is how each peer answers for the group, without those that are not asked.
+	Pulses       []PulseStatus     `json:"pulses"`
 	Auth         string            `json:"auth"`    // compat, permissive or enforce
 	Trailer      bool              `json:"trailer"` // our adverts have one
 	Packets      map[string]uint64 `json:"packets"` // all verdicts of the dataplane, by reason
@@ -217,3 +220,14 @@ type Demotion struct {
 
 // Owner is its name among the demotions of a group.
 func (d Demotion) Owner() string { return "operator " + strconv.Itoa(d.ID) }
+
+// PulseStatus is what the pulses say of a peer, about one group.
+type PulseStatus struct {
+	Peer    string  `json:"peer"`
+	Says    string  `json:"says"`     // lives, hung, cut off, gone, in doubt, unwatched
+	State   string  `json:"state"`    // as last answered
+	Sync    bool    `json:"sync"`     // it answers on the sync device, too
+	LimitMS float64 `json:"limit_ms"` // of silence
+	RTTMS   float64 `json:"rtt_ms"`   // the slowest usual reflection on the carpdev
+	Wrong   int     `json:"wrong"`    // takeovers lately from a peer that lived
+}

@@ -142,6 +142,7 @@ type Group struct {
 	deaf     bool   // as OnDeaf was told
 	split    bool   // as was complained about
 	claiming bool   // as OnClaim was told
+	demotion int    // as the dataplane was told
 	out      []byte // the frame under construction
 
 	// mu guards what Status reads. It is held for as long as a verb takes, and

@@ -101,6 +101,9 @@ type node struct {
 	fail  error    // of SetRole
 }
 
+// SetDemotion implements carp.Dataplane.
+func (n *node) SetDemotion(uint8, uint32) {}
+
 // SetTerm implements carp.Dataplane.
 func (n *node) SetTerm(uint8, uint64) {}
 

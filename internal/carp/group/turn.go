@@ -81,7 +81,12 @@ func (g *Group) decide(verb Verb) decision {
 	t.Adopted = t.To != t.From && e.Role == nil && !e.Accept
 	deaf, split := g.machine.Deaf(), g.machine.Split()
 	claim, claiming := g.machine.Claiming()
+	demotion := g.machine.Demotion()
 	g.mu.Unlock()
+	if demotion != g.demotion {
+		g.demotion = demotion
+		g.cfg.Dataplane.SetDemotion(t.VHID, uint32(demotion))
+	}
 	if claiming != g.claiming || e.Claim != nil {
 		g.claiming = claiming
 		if g.cfg.OnClaim != nil {
