@@ -145,7 +145,7 @@ func (p *pair) newNode(name string, last int) *node {
 }
 
 // pairConfig is the configuration of interface.md for two routers; extra is
-// appended.
+// appended. The timers of CARP hold: most tests count on them.
 func pairConfig(node, key, extra string) string {
 	return fmt.Sprintf(`node: %s
 key_file: %s
@@ -156,6 +156,7 @@ groups:
   lan: {vhid: %d, carpdev: lan0, addresses: [10.0.0.1/24, "fd00:1::1/64"]}
 advskew: {fw-a: 0, fw-b: 100}
 bundle: [wan, lan]
+detect: off
 %s`, node, key, wanVHID, lanVHID, extra)
 }
 

@@ -110,6 +110,7 @@ func TestFlowsSurviveWhereTheLoadIsShared(t *testing.T) {
 		n.write("xcarp.yaml", fmt.Sprintf(`node: %s
 key_file: %s
 sync: {dev: sync0, nodes: {fw-a: 172.30.0.2, fw-b: 172.30.0.3}}
+detect: off
 preempt: true
 groups:
   wan:

@@ -89,7 +89,7 @@ type Group struct {
 	Auth      Auth
 	Trailer   bool // sent; false without a key_file
 	Split     Split
-	Detect    Detect // off without a sync section
+	Detect    Detect // default where there is a sync section, else off
 
 	CarpNodes []CarpNode // that share the addresses, by vhid; nil: VHID has them alone
 	Balance   Balance

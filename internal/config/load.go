@@ -219,7 +219,11 @@ func (r *reader) read() *Config {
 	}
 	r.delays(keys, &r.startupDelay, &r.preemptDelay)
 	r.carp(c, keys)
-	c.Split, c.Detect = r.split(keys, SplitHold), r.detect(c, keys, DetectOff)
+	watch := DetectOff
+	if c.Sync != nil {
+		watch = DetectDefault
+	}
+	c.Split, c.Detect = r.split(keys, SplitHold), r.detect(c, keys, watch)
 	c.Auth, c.Trailer = r.auth(keys, AuthCompat), r.trailer(keys, r.keyFile != nil)
 	var skew *uint8
 	if k, ok := keys["advskew"]; ok {

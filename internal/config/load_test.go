@@ -76,7 +76,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Config{
-		Node: "fw-a", HasKey: true, Preempt: true, Auth: AuthCompat, Trailer: true, Split: SplitHold, Detect: DetectOff,
+		Node: "fw-a", HasKey: true, Preempt: true, Auth: AuthCompat, Trailer: true, Split: SplitHold, Detect: DetectDefault,
 		Sync: &Sync{
 			Dev: "eth2", Port: 4112, Hold: 600 * time.Second,
 			Local: netip.MustParseAddr("172.30.0.1"),
@@ -85,11 +85,11 @@ func TestLoad(t *testing.T) {
 		Groups: []Group{{
 			Name: "lan", VHID: 2, Carpdev: "eth1", AdvBase: 0, AdvSkew: 7, Password: Secret("hunter2"),
 			Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("10.0.0.9/24")},
-			Mode:      NextHop, HMAC: HMACOpenBSD, Auth: AuthCompat, DSCP: 56, Trailer: true, Split: SplitHold, Detect: DetectOff,
+			Mode:      NextHop, HMAC: HMACOpenBSD, Auth: AuthCompat, DSCP: 56, Trailer: true, Split: SplitHold, Detect: DetectDefault,
 		}, {
 			Name: "wan", VHID: 1, Carpdev: "eth0", AdvBase: 1, AdvSkew: 20, FromKey: true, Preempt: true,
 			Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
-			Mode:      Local, HMAC: HMACAuto, Auth: AuthCompat, DSCP: 56, Trailer: true, Split: SplitHold, Detect: DetectOff,
+			Mode:      Local, HMAC: HMACAuto, Auth: AuthCompat, DSCP: 56, Trailer: true, Split: SplitHold, Detect: DetectDefault,
 		}},
 		Bundles: [][]string{{"wan", "lan"}},
 		DSCP:    56, SendErr: 240, IfDown: 240,

@@ -1,12 +1,12 @@
 package journal
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,10 +56,7 @@ type Journal struct {
 	next    uint64  // number of the next event
 	written uint64  // events below are in the file
 	lost    uint64  // never got there
-	running bool    // Run has begun: the files are ours
 	more    chan struct{}
-
-	disk sync.Mutex // held while writing, so that nothing is written twice
 }
 
 // Path returns the file that is written to in a state-dir; the one before it has .1
@@ -98,19 +95,21 @@ func Read(stateDir string) ([]Event, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the journal: %w", err)
 		}
-		text, err := io.ReadAll(f) // of bounded size
-		if err = errors.Join(err, f.Close()); err != nil {
-			return nil, fmt.Errorf("read the journal %s: %w", path, err)
-		}
-		for line := range bytes.Lines(text) {
+		s := bufio.NewScanner(f)
+		s.Buffer(nil, lineSize+1)
+		for s.Scan() {
 			var e Event
-			if json.Unmarshal(line, &e) != nil {
+			if json.Unmarshal(s.Bytes(), &e) != nil {
 				continue // the power went while it was written
 			}
 			if n := len(all); n > 0 && e.Seq <= all[n-1].Seq {
 				continue
 			}
 			all = append(all, e)
+		}
+		err = errors.Join(s.Err(), f.Close())
+		if err != nil && !errors.Is(err, bufio.ErrTooLong) {
+			return nil, fmt.Errorf("read the journal %s: %w", path, err)
 		}
 	}
 	return all, nil
@@ -177,9 +176,6 @@ const retry = 5 * time.Second
 // Run writes behind until the context ends, and once more then. A disk that refuses
 // is tried again: a router works without a journal.
 func (j *Journal) Run(ctx context.Context) error {
-	j.mu.Lock()
-	j.running = true
-	j.mu.Unlock()
 	for {
 		j.mu.Lock()
 		pending, more := j.next > j.written, j.more
@@ -206,22 +202,8 @@ func (j *Journal) Run(ctx context.Context) error {
 	}
 }
 
-// flush writes what there is, once Run has begun: for a process that is about to end,
-// or to become another one.
-func (j *Journal) flush() error {
-	j.mu.Lock()
-	running := j.running
-	j.mu.Unlock()
-	if !running {
-		return nil
-	}
-	return j.write()
-}
-
 // write appends to the file what is not in it yet.
 func (j *Journal) write() error {
-	j.disk.Lock()
-	defer j.disk.Unlock()
 	j.mu.Lock()
 	from, all := j.written, j.after(j.written-1)
 	j.mu.Unlock()
@@ -253,27 +235,12 @@ func (j *Journal) append(b []byte) error {
 			return err
 		}
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
 		return err
 	}
 	// One write: a reader sees whole lines. Not synced: who loses power loses a
 	// second of history, and no state.
-	if !whole(f) {
-		b = append([]byte{'\n'}, b...)
-	}
 	_, err = f.Write(b)
 	return errors.Join(err, f.Close())
-}
-
-// whole reports whether the file ends with a line: one that was cut off, by a loss
-// of power or a full disk, must not take the next one along.
-func whole(f *os.File) bool {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil || end == 0 {
-		return true
-	}
-	var last [1]byte
-	_, err = f.ReadAt(last[:], end-1)
-	return err != nil || last[0] == '\n'
 }

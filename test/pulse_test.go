@@ -1,0 +1,162 @@
+package test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/daemon"
+	"github.com/xcarp/xcarp/internal/nstest"
+)
+
+// noticed is what detect: default promises: 15 ms of silence, and half an interval.
+const noticed = 18 * time.Millisecond
+
+// watchedPair is a pair whose nodes watch each other; it returns when they do.
+func watchedPair(t *testing.T, extra string) *pair {
+	t.Helper()
+	p := newPair(t)
+	for _, n := range []*node{p.a, p.b} {
+		n.reconfigure(func(c string) string {
+			return strings.Replace(c, "detect: off\n", "", 1) + "detect: default\n" + extra
+		})
+	}
+	p.up()
+	for _, n := range []*node{p.a, p.b} {
+		nstest.Eventually(t, 10*time.Second, n.name+" watches", func() bool {
+			for _, g := range []string{"lan", "wan"} {
+				s := n.group(g).Pulses
+				if len(s) != 1 || s[0].Says != "lives" || !s[0].Sync {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	return p
+}
+
+// moved waits until a has given both groups to b, and returns b's groups.
+func (p *pair) moved(limit time.Duration) (groups []daemon.GroupStatus) {
+	p.tb.Helper()
+	p.b.waitState(limit, "MASTER", "lan", "wan")
+	for _, name := range []string{"lan", "wan"} {
+		groups = append(groups, p.b.group(name))
+	}
+	return groups
+}
+
+func TestPulsesNoticeACrash(t *testing.T) {
+	p := watchedPair(t, "")
+	begin := time.Now()
+	p.cut(p.a)
+	for _, g := range p.moved(3 * time.Second) {
+		took := g.Since.Sub(begin)
+		t.Logf("%s: %v after the cut: %s", g.Name, took, g.Reason)
+		if !strings.Contains(g.Reason, "silent") || took > 3*noticed {
+			t.Errorf("%s after %v: %s", g.Name, took, g.Reason)
+		}
+	}
+	p.heal(p.a)
+	p.a.waitState(20*time.Second, "MASTER", "lan", "wan")
+	p.b.waitState(3*time.Second, "BACKUP", "lan", "wan")
+}
+
+// TestADeadDaemonIsClaimedFrom has the dataplane stop before the peer begins.
+func TestADeadDaemonIsClaimedFrom(t *testing.T) {
+	for name, sig := range map[string]unix.Signal{"dead": unix.SIGKILL, "stopped": unix.SIGSTOP} {
+		t.Run(name, func(t *testing.T) {
+			p := watchedPair(t, "")
+			begin := time.Now()
+			p.a.signal(sig)
+			for _, g := range p.moved(3 * time.Second) {
+				took := g.Since.Sub(begin)
+				t.Logf("%s: after %v: %s", g.Name, took, g.Reason)
+				if !strings.Contains(g.Reason, "no sign of life") || strings.Contains(g.Reason, "did not acknowledge") {
+					t.Errorf("%s: %s", g.Name, g.Reason)
+				}
+			}
+			if sig != unix.SIGSTOP {
+				return
+			}
+			p.a.signal(unix.SIGCONT)
+			p.a.waitState(3*time.Second, "BACKUP", "lan", "wan")
+		})
+	}
+}
+
+func TestHandover(t *testing.T) {
+	p := watchedPair(t, "")
+	before := len(p.b.log.transitions("lan"))
+	out, err := p.a.xcarp("handover", "wan", "--to", "fw-b")
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(out, "lan") || !strings.Contains(out, "fw-b") {
+		t.Fatalf("handover: %v\n%s", err, out)
+	}
+	for _, g := range p.moved(3 * time.Second) {
+		if g.Reason != "handed over by fw-a" {
+			t.Errorf("%s: %s", g.Name, g.Reason)
+		}
+	}
+	if out, err := p.a.xcarp("handover"); err == nil {
+		t.Errorf("a backup hands over: %s", out)
+	}
+	// It prefers to be master, and leaves the role where it was put: for longer than
+	// four adverts of the other.
+	p.a.waitState(3*time.Second, "BACKUP", "lan", "wan")
+	sent := p.b.group("lan").Sent
+	nstest.Eventually(t, 20*time.Second, "adverts of b", func() bool { return p.b.group("lan").Sent > sent+8 })
+	if all := p.b.log.transitions("lan"); len(all) != before+1 {
+		t.Errorf("b: %q", all)
+	}
+	if out, err := p.b.xcarp("handover"); err != nil {
+		t.Fatalf("and back: %v\n%s", err, out)
+	}
+	p.a.waitState(3*time.Second, "MASTER", "lan", "wan")
+
+	// An orderly stop is a handover, too.
+	p.a.signal(unix.SIGTERM)
+	for _, g := range p.moved(3 * time.Second) {
+		if g.Reason != "handed over by fw-a" {
+			t.Errorf("after the stop: %s: %s", g.Name, g.Reason)
+		}
+	}
+}
+
+// TestIsolatedMasterIsClaimedFrom cuts the master off from LAN and WAN, not from sync.
+func TestIsolatedMasterIsClaimedFrom(t *testing.T) {
+	p := watchedPair(t, "")
+	for host, addr := range map[host]string{p.client: "10.0.0.1", p.server: "203.0.113.1"} {
+		host.Exec("ping", "-c", "1", "-W", "5", addr) // so that the master knows somebody to ask
+	}
+	begin := time.Now()
+	for _, port := range []string{p.a.lanPort, p.a.wanPort} {
+		p.sw.Exec("bridge", "link", "set", "dev", port, "state", "0")
+	}
+	for _, g := range p.moved(10 * time.Second) {
+		t.Logf("%s: after %v: %s", g.Name, g.Since.Sub(begin), g.Reason)
+	}
+	p.a.waitState(3*time.Second, "BACKUP", "lan", "wan")
+}
+
+// TestACutBetweenTheTwoChangesNothing leaves both with everybody else on LAN and WAN.
+func TestACutBetweenTheTwoChangesNothing(t *testing.T) {
+	p := watchedPair(t, "")
+	before := [][]string{p.a.log.transitions("lan"), p.b.log.transitions("lan")}
+	for _, n := range []*node{p.a, p.b} {
+		for _, port := range []string{n.lanPort, n.wanPort} {
+			p.sw.Exec("bridge", "link", "set", "dev", port, "isolated", "on")
+		}
+	}
+	nstest.Eventually(t, 20*time.Second, "the alarm", func() bool { return p.b.group("lan").Split && p.b.group("wan").Split })
+	if s := p.b.group("lan").Pulses; len(s) != 1 || s[0].Says != "cut off" {
+		t.Errorf("pulses say %+v", s)
+	}
+	after := [][]string{p.a.log.transitions("lan"), p.b.log.transitions("lan")}
+	if !slices.Equal(before[0], after[0]) || !slices.Equal(before[1], after[1]) {
+		t.Errorf("transitions: %q", after)
+	}
+}
