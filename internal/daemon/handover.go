@@ -73,9 +73,9 @@ func (d *Daemon) Handover(ctx context.Context, in HandoverRequest) ([]HandoverRe
 		}
 		w := d.pulses.heir(m, in.To)
 		if w == nil {
-			who := "no peer that is BACKUP answers pulses"
+			who := "no peer that takes part answers pulses"
 			if in.To != "" {
-				who = fmt.Sprintf("%s is not BACKUP, or does not answer pulses", in.To)
+				who = fmt.Sprintf("%s takes no part, or does not answer pulses", in.To)
 			}
 			return nil, refusal(fmt.Sprintf("group %s: %s: see `xcarp show`, or demote this node", m.cfg.Name, who))
 		}
@@ -172,16 +172,15 @@ func (d *Daemon) offer(ctx context.Context, offers map[*member]*watched, within 
 	}
 }
 
-// heir returns a peer that could claim the group: one that answers, is BACKUP, and is
+// heir returns a peer that could claim the group: one that answers, takes part, and is
 // the one that was asked for, if any.
 func (p *pulses) heir(m *member, to string) *watched {
 	if p == nil {
 		return nil
 	}
 	for _, w := range p.thread.plan.Load().watched {
-		state := carp.State(w.state.Load())
 		if w.member == m && (to == "" || w.peer == to) && carp.Silence(w.silence.Load()) == carp.Lives &&
-			(state == carp.Backup || state == carp.Drain) { // that is soon over
+			carp.State(w.state.Load()) != carp.Init { // MASTER: it was, when it was last asked
 			return w
 		}
 	}
