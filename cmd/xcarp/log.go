@@ -38,7 +38,7 @@ state-dir are read. With GROUP only what concerns it.`,
 				return err
 			}
 			keep := func(e *journal.Event) bool {
-				return !e.At.Before(from) && (len(a) == 0 || e.Str("group") == a[0])
+				return !e.At.Before(from) && (len(a) == 0 || concerns(e, a[0]))
 			}
 			return logEvents(cmd.Context(), cmd.OutOrStdout(), o.paths, keep, asJSON, follow)
 		},
@@ -47,6 +47,17 @@ state-dir are read. With GROUP only what concerns it.`,
 	cmd.Flags().StringVar(&since, "since", "", "from that time on: 10m ago, or 2026-11-28T00:10:00Z")
 	o.outputFlag(cmd)
 	return cmd
+}
+
+// concerns reports whether an event is the group's: by its name, by that of one of
+// its elections (GROUP/VHID) or of the group that an election is of, or because it
+// is of all groups, which an empty name says.
+func concerns(e *journal.Event, group string) bool {
+	if _, ok := e.Fields["group"]; !ok {
+		return false
+	}
+	of := e.Str("group")
+	return of == "" || of == group || strings.HasPrefix(of, group+"/") || strings.HasPrefix(group, of+"/")
 }
 
 // parseSince reads a time, or how long ago it was.
