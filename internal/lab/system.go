@@ -65,6 +65,8 @@ type Role string
 const (
 	Master Role = "MASTER"
 	Backup Role = "BACKUP"
+
+	half Role = "MASTER of one family" // no role: it is on its way, or it is no pair
 )
 
 // Status is where a router stands.
@@ -120,13 +122,14 @@ func holds(_ context.Context, r *Node) (Status, error) {
 			usable[a.IP.String()] = true
 		}
 	}
-	role := func(addrs ...string) Role {
-		for _, a := range addrs {
-			if !usable[a] {
-				return Backup
-			}
+	role := func(v4, v6 string) Role {
+		switch {
+		case usable[v4] && usable[v6]:
+			return Master
+		case usable[v4] || usable[v6]:
+			return half
 		}
-		return Master
+		return Backup
 	}
 	return Status{Groups: map[string]Role{
 		"lan": role(SharedLAN, SharedLAN6), "wan": role(SharedWAN, SharedWAN6),
