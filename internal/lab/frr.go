@@ -38,6 +38,13 @@ func frrPrepare(ctx context.Context, n *Net) error {
 		if err := settingOf(r).write("vrrpd.conf"); err != nil {
 			return err
 		}
+		for _, dev := range []string{"eth0", "eth1"} {
+			// Else the carrier's interface answers for the address of a macvlan that
+			// is down, too: a backup with its own MAC.
+			if err := r.NS.WriteSysctl("net/ipv4/conf/"+dev+"/arp_ignore", "1"); err != nil {
+				return fmt.Errorf("keep %s of %s from answering for others: %w", dev, r.Name, err)
+			}
+		}
 		for _, d := range []struct {
 			name, dev, mac, addr string
 		}{
