@@ -189,6 +189,39 @@ func TestCarpdevMadeAnewIsTakenUp(t *testing.T) {
 	}
 }
 
+// A file that is wrong by the time that an interface is made anew must not cost the
+// router the groups that it has: it goes on without the interface, and takes that up
+// as soon as the file is right.
+func TestStartingOverWaitsForAConfigurationThatLoads(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	n := p.a
+	n.start()
+	n.waitState(15*time.Second, "MASTER", "lan", "wan")
+	var right string
+	n.reconfigure(func(s string) string { right = s; return s + "bogus: 1\n" })
+	n.ns.Exec("ip", "link", "del", "wan0")
+	n.waitState(10*time.Second, "INIT", "wan")
+	p.sw.Plug("br-wan", n.ns, "wan0")
+	n.ns.Addr("wan0", "203.0.113.2/24")
+	n.ns.Addr("wan0", "2001:db8:1::2/64")
+	nstest.Eventually(t, 30*time.Second, "a daemon that says why it does not start over", func() bool {
+		s := n.status()
+		return s != nil && s.Stale && s.StaleWhy.Why == "refused" && strings.Contains(strings.Join(s.StaleWhy.Problems, " "), "bogus")
+	})
+	if g := n.group("lan"); g.State != "MASTER" {
+		t.Errorf("the other group is %s, want MASTER", g.State)
+	}
+	if got := strings.Count(n.log.String(), "not starting over"); got != 1 {
+		t.Errorf("said %d times, want once", got)
+	}
+	n.reconfigure(func(string) string { return right })
+	n.waitState(60*time.Second, "MASTER", "wan", "lan")
+	if s := n.status(); s == nil || s.Stale {
+		t.Errorf("the status is still stale: %+v", s)
+	}
+}
+
 // What the configuration no longer has is no longer in the dataplane.
 func TestRemovedGroupIsForgotten(t *testing.T) {
 	t.Parallel()

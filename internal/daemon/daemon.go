@@ -417,10 +417,37 @@ func (d *Daemon) watchdog(ctx context.Context) error {
 	}
 }
 
-// startOver replaces this process when an interface was made anew.
+// startOver replaces this process when an interface was made anew, as soon as
+// another one can start: until then this one is better than none. It is asked again
+// with every look at the links.
 func (d *Daemon) startOver(dev string) {
+	if err := startable(d.now.Load()); err != nil {
+		if d.outdated(staleRefused, err) {
+			d.log.Error("the carpdev was made anew: not starting over, the configuration on disk is wrong", zap.String("carpdev", dev), zap.Error(err))
+		}
+		return
+	}
 	d.log.Warn("the carpdev was made anew: starting over in place", zap.String("carpdev", dev))
 	d.exec()
+}
+
+// startable holds what a process that starts over would read against this machine,
+// as that would: also what was wrong before keeps a process from starting.
+func startable(cfg *config.Config) error {
+	sys, err := config.Facts()
+	if err != nil {
+		return fmt.Errorf("look at this machine: %w", err)
+	}
+	src := cfg.Source()
+	src.Env = os.Getenv
+	_, problems := src.Examine(sys)
+	var errs []error
+	for _, p := range problems {
+		if !p.Warning {
+			errs = append(errs, p)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // exec replaces this process by a new one of the same program, as after a crash:

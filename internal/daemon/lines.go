@@ -369,8 +369,8 @@ func (d *Daemon) follow(lines *config.Lines, keep func(saved *config.Lines), sav
 		keep(saved)
 	}
 	if !onlyGroups(before, next) {
-		if err := d.canStartOver(next); err != nil {
-			return LineReply{}, err
+		if err := startable(next); err != nil {
+			return LineReply{}, fmt.Errorf("the daemon has to start over in place for that, and the configuration on disk is wrong: %w", err)
 		}
 		reply.Restart = true
 	} else if err := d.apply(next); err != nil {
@@ -390,19 +390,6 @@ func (d *Daemon) follow(lines *config.Lines, keep func(saved *config.Lines), sav
 		}
 	}
 	return reply, nil
-}
-
-// canStartOver holds what a process that starts over would read, so that it will
-// not end over a file that has gone wrong on disk meanwhile.
-func (d *Daemon) canStartOver(next *config.Config) error {
-	again, err := next.Source().Load()
-	if err == nil {
-		_, err = d.checked(again)
-	}
-	if err != nil {
-		return fmt.Errorf("the daemon has to start over in place for that, and the configuration on disk is wrong: %w", err)
-	}
-	return nil
 }
 
 // Ifconfig asks the daemon of the run-dir to do what a line of ifconfig says.

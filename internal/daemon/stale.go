@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/xcarp/xcarp/internal/config"
@@ -29,20 +30,24 @@ func absolute(path string) string {
 	return path
 }
 
-// outdated notes why the file on disk is not what runs; an empty why, that it is.
-func (d *Daemon) outdated(why string, problems ...error) {
+// outdated notes why the file on disk is not what runs; an empty why, that it is. It
+// reports whether that is news.
+func (d *Daemon) outdated(why string, problems ...error) (news bool) {
+	before := d.stale.Load()
 	if why == "" {
 		d.stale.Store(nil)
-		return
+		return before != nil
 	}
 	s := &StaleStatus{Why: why, Since: time.Now(), Problems: []string{}}
-	if before := d.stale.Load(); before != nil && before.Why == why {
-		s.Since = before.Since
-	}
 	for _, err := range problems {
 		for _, p := range config.Problems(err) {
 			s.Problems = append(s.Problems, p.Error())
 		}
 	}
+	same := before != nil && before.Why == why
+	if same {
+		s.Since = before.Since
+	}
 	d.stale.Store(s)
+	return !same || !slices.Equal(s.Problems, before.Problems)
 }
