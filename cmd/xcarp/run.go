@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/xcarp/xcarp/internal/config"
@@ -32,6 +34,10 @@ Without --config a configuration that does not exist is an empty one: everything
 may come from xcarp ifconfig and xcarp sysctl.`,
 		Args: words(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// First: until then a SIGHUP ends the process.
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, unix.SIGHUP)
+			defer signal.Stop(hangup)
 			if err := o.paths.Check(); err != nil {
 				return err
 			}
@@ -61,7 +67,7 @@ may come from xcarp ifconfig and xcarp sysctl.`,
 			if err != nil {
 				return err
 			}
-			d.Journal = events
+			d.Hangup, d.Journal = hangup, events
 			d.SetLevel = func(s string) {
 				if l, err := zapcore.ParseLevel(s); err == nil {
 					level.SetLevel(l)

@@ -44,6 +44,10 @@ type Daemon struct {
 	// SetLevel changes how much is logged; nil: it cannot be changed.
 	SetLevel func(level string)
 
+	// Hangup has the SIGHUPs since before the configuration was read, so that none of
+	// them ends the process or is lost; nil: nobody asks in that way.
+	Hangup chan os.Signal
+
 	// Journal is where log writes to as well; nil: there is none.
 	Journal *journal.Journal
 
@@ -455,8 +459,12 @@ func startable(cfg *config.Config) error {
 // configured anew is taken up.
 func (d *Daemon) exec() {
 	_ = d.log.Sync()
+	signal.Ignore(unix.SIGHUP) // which the next one inherits: it reads what is on disk before it listens
 	if err := unix.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
 		d.log.Error("start over", zap.Error(err))
+		if d.Hangup != nil {
+			signal.Notify(d.Hangup, unix.SIGHUP)
+		}
 	}
 }
 
@@ -464,12 +472,9 @@ func (d *Daemon) exec() {
 // what that says. For other changes it asks for a restart, which within the lease
 // is not noticed.
 func (d *Daemon) hangup(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, unix.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
-		case <-hup:
+		case <-d.Hangup:
 			if err := d.reloadKeys(); err != nil {
 				d.log.Error("the keys stay as they are", zap.Error(err))
 			}
