@@ -62,6 +62,8 @@ func (d *Daemon) reloadKeys() error {
 	if d.cfg.KeyFile == "" {
 		return nil
 	}
+	d.change.Lock() // or a group that enters meanwhile would keep the keys of before
+	defer d.change.Unlock()
 	keys, err := config.ReadKeys(d.cfg.KeyFile)
 	if err != nil {
 		return err
