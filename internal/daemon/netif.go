@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -190,10 +191,15 @@ func (f *hostFacts) reread() {
 	}
 }
 
-// readLinks asks for the state of every carpdev; one that is gone is down.
+// readLinks asks for the state of every carpdev; one that is gone is down. Where
+// the kernel has no answer, as for want of memory, nothing is known to have changed.
 func (f *hostFacts) readLinks() {
 	for i, d := range f.carpdevs.All() {
 		l, err := f.handle.LinkByIndex(i)
+		if err != nil && !errors.As(err, &netlink.LinkNotFoundError{}) {
+			f.log.Warn("link not read", zap.String("carpdev", d.name), zap.Error(err))
+			continue
+		}
 		if d.SetUp(err == nil && linkUp(l)) {
 			f.forgetNeighbours(d)
 		}
