@@ -205,6 +205,7 @@ func (d *Daemon) open() error {
 
 func (d *Daemon) openSync() error {
 	if d.cfg.Sync == nil {
+		d.keeper.Incomplete(false) // also for a process before, which may have had a peer
 		return nil
 	}
 	var err error

@@ -31,6 +31,7 @@ type keeper struct {
 
 	incomplete chan bool // whether this node's table lacks connections
 	trapAll    bool
+	trapOurs   bool // the trap is as this process set it, not one before
 }
 
 // ownedAddrs is what a group may give to its carpdev.
@@ -168,7 +169,7 @@ func (k *keeper) Run(ctx context.Context) error {
 		case ifindex := <-k.changed:
 			k.refill(waiting(k.changed, ifindex))
 		case yes := <-k.incomplete:
-			if yes != k.trapAll {
+			if yes != k.trapAll || !k.trapOurs {
 				k.locked(func() {
 					k.trapAll = yes
 					k.setTrap()
@@ -321,5 +322,7 @@ func (k *keeper) setTrap() {
 	}
 	if err := k.trap.Set(addrs, d); err != nil {
 		k.log.Error("RST trap", zap.Error(err))
+		return
 	}
+	k.trapOurs = true
 }

@@ -1,9 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/xcarp/xcarp/internal/nstest"
 )
@@ -46,5 +50,35 @@ func TestRSTTrapHoldsTheAddressesAndGoes(t *testing.T) {
 	}
 	if got := ns.Exec("nft", "list", "ruleset"); strings.TrimSpace(got) != "" {
 		t.Errorf("left behind:\n%s", got)
+	}
+}
+
+// A process that was killed while its table was incomplete leaves a trap that does
+// not end by itself. The next one, whose table is complete, takes it away.
+func TestATrapOfAnEarlierProcessEnds(t *testing.T) {
+	ns := nstest.New(t, "a")
+	var k *keeper
+	ns.Must(func() error {
+		earlier, err := newRSTTrap()
+		if err != nil {
+			return err
+		}
+		defer earlier.Close()
+		if err := earlier.Set([]netip.Addr{netip.MustParseAddr("203.0.113.1")}, 0); err != nil {
+			return err
+		}
+		k, err = newKeeper(zap.NewNop(), time.Now)
+		return err
+	})
+	k.Incomplete(false)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	nstest.Eventually(t, 10*time.Second, "an empty trap", func() bool {
+		return !strings.Contains(ns.Exec("nft", "list", "ruleset"), "203.0.113.1")
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
