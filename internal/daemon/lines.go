@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -376,20 +377,32 @@ func (d *Daemon) follow(lines *config.Lines, keep func(saved *config.Lines), sav
 	} else if err := d.apply(next); err != nil {
 		return LineReply{}, err
 	}
-	d.setLevel(next)
-	write := lines.Write
-	if _, err := os.Lstat(d.paths.SavedLines()); err == nil {
-		write = lines.Hold // or the saved ones would hold after a restart
-	}
-	if err := write(d.paths.RunLines()); err != nil {
+	if err := d.keepLines(lines); err != nil {
+		if reply.Restart { // what starts over would read the lines of before
+			return LineReply{}, fmt.Errorf("not done, since the daemon has to start over for that, which would forget it: %w", err)
+		}
+		d.setLevel(next)
 		return LineReply{}, fmt.Errorf("done, but a restart of the daemon will forget it: %w", err)
 	}
 	if save {
 		if err := saved.Write(d.paths.SavedLines()); err != nil {
+			if reply.Restart {
+				return LineReply{}, errors.Join(fmt.Errorf("not done, since it cannot be saved: %w", err), d.keepLines(before.Source().Lines))
+			}
+			d.setLevel(next)
 			return LineReply{}, fmt.Errorf("done, but not saved: %w", err)
 		}
 	}
+	d.setLevel(next)
 	return reply, nil
+}
+
+// keepLines writes the lines in force to where a restart of the daemon finds them.
+func (d *Daemon) keepLines(lines *config.Lines) error {
+	if _, err := os.Lstat(d.paths.SavedLines()); err == nil {
+		return lines.Hold(d.paths.RunLines()) // or the saved ones would hold after a restart
+	}
+	return lines.Write(d.paths.RunLines())
 }
 
 // Ifconfig asks the daemon of the run-dir to do what a line of ifconfig says.
