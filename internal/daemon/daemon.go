@@ -315,7 +315,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run(d.operator.Run)
 	run(d.control.Run)
 	if d.scrape != nil {
-		run(d.scrape.Run)
+		run(d.serveMetrics)
 	}
 	if d.mirror != nil {
 		d.sysctls()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
 )
 
 // scrape serves /metrics over TCP, for a Prometheus elsewhere. It is read-only
@@ -32,6 +33,15 @@ func listenScrape(addr string, m *metrics) (*scrape, error) {
 		WriteTimeout:      10 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 	}}, nil
+}
+
+// serveMetrics serves them as long as that goes: to be watched is no reason not to
+// route.
+func (d *Daemon) serveMetrics(ctx context.Context) error {
+	if err := d.scrape.Run(ctx); err != nil {
+		d.log.Error("no more metrics over TCP", zap.Error(err))
+	}
+	return nil
 }
 
 // Run serves until the context ends.

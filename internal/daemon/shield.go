@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -98,8 +97,9 @@ func (d *Daemon) suspect(m *member, v *carp.Verdict) {
 func (d *Daemon) sample(ctx context.Context, dev *carpdev) error {
 	defer close(dev.sampled)
 	samples, err := dev.port.Samples()
-	if err != nil {
-		return err
+	if err != nil { // hints are no reason not to route
+		d.log.Error("no hints about adverts that the dataplane refuses", zap.String("carpdev", dev.name), zap.Error(err))
+		return nil
 	}
 	stop := context.AfterFunc(ctx, func() { samples.Close() })
 	defer stop()
@@ -111,7 +111,8 @@ func (d *Daemon) sample(ctx context.Context, dev *carpdev) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("samples of %s: %w", dev.name, err)
+			d.log.Error("no more hints about adverts that the dataplane refuses", zap.String("carpdev", dev.name), zap.Error(err))
+			return nil
 		}
 		if len(s.Data) < 2 {
 			continue
