@@ -330,7 +330,7 @@ func (p *Port) recheck() error {
 	if p.mode == Generic || p.mode == Native && txInTime(dev) {
 		p.answer = "xdp"
 	}
-	router := isRouter(p.name)
+	router := isRouter(dev.Attrs().Name) // which may have been renamed
 	return p.maps.updatePort(func(port *xdpPort) {
 		set(&port.Flags, xdpPortFlagPORT_XDP, p.mode != TC)
 		set(&port.Flags, xdpPortFlagPORT_ANSWER_TC, p.answer == "tc")
