@@ -95,6 +95,8 @@ func Listen(ctx context.Context, devs []string, d time.Duration) (map[string]Hea
 }
 
 // open listens to all protocols: only so does a socket get what this machine sends.
+// A NIC filters multicast that nobody has joined, such as the adverts of others
+// before a daemon runs here; so it is asked for all, until the socket is closed.
 func open(dev string) (*packet.Conn, error) {
 	ifi, err := net.InterfaceByName(dev)
 	if err != nil {
@@ -104,7 +106,21 @@ func open(dev string) (*packet.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, &packet.Config{Filter: filter})
+	c, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, &packet.Config{Filter: filter})
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.SyscallConn()
+	if err == nil {
+		all := unix.PacketMreq{Ifindex: int32(ifi.Index), Type: unix.PACKET_MR_ALLMULTI}
+		err = errors.Join(raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptPacketMreq(int(fd), unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &all)
+		}), err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // hear reads until the context ends, and closes the connection.

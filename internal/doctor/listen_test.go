@@ -4,9 +4,11 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
 
 	"github.com/xcarp/xcarp/internal/carp"
@@ -29,6 +31,27 @@ func frames() [][]byte {
 		panic(err)
 	}
 	return [][]byte{ra, vrrp, carp.AppendFrame(nil, mac, addr("10.0.0.9"), advert)}
+}
+
+// A veth filters nothing, so the NIC's side of it is looked at by its counter.
+func TestListenAsksTheNICForAllMulticast(t *testing.T) {
+	here, there := nstest.New(t, "here"), nstest.New(t, "there")
+	nstest.Veth(t, here, "eth0", there, "eth0")
+	var conn *packet.Conn
+	here.Must(func() (err error) {
+		conn, err = open("eth0")
+		return err
+	})
+	during := here.Exec("ip", "-d", "link", "show", "dev", "eth0")
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(during, " allmulti 1 ") {
+		t.Errorf("got %s, want allmulti 1", during)
+	}
+	if after := here.Exec("ip", "-d", "link", "show", "dev", "eth0"); !strings.Contains(after, " allmulti 0 ") {
+		t.Errorf("after that: got %s, want allmulti 0", after)
+	}
 }
 
 func TestListenHearsRoutersAndSpeakers(t *testing.T) {
