@@ -32,7 +32,7 @@ type trio struct {
 	hosts    *tap   // of all requesters
 }
 
-func newTrio(t *testing.T, balance string) *trio {
+func newTrio(t *testing.T, balance string, more ...string) *trio {
 	p := newPair(t)
 	s := &trio{pair: p, nodes: []*node{p.a, p.b, p.newNode("c", 4)}}
 	for _, n := range s.nodes {
@@ -46,7 +46,7 @@ groups:
     addresses: [10.0.0.1/24, "fd00:1::1/64"]
     balance: %s
     carpnodes: {fw-a: {1: 0, 2: 100, 3: 200}, fw-b: {1: 200, 2: 0, 3: 100}, fw-c: {1: 100, 2: 200, 3: 0}}
-`, n.name, filepath.Join(n.dir, "xcarp.key"), balance))
+%s`, n.name, filepath.Join(n.dir, "xcarp.key"), balance, strings.Join(more, "\n")))
 		s.lan = append(s.lan, newTap(t, p.sw, n.lanPort))
 		s.wan = append(s.wan, newTap(t, p.sw, n.wanPort))
 		n.start()
@@ -354,5 +354,51 @@ func TestFault59_IPBalance(t *testing.T) {
 			figure(t, "moved", "%d", moved)
 			figure(t, "took ms", "%d", took.Milliseconds())
 		})
+	}
+}
+
+// TestFault59_SyncLinkAlone cuts all sync links of three nodes that share the load:
+// each doubts itself, and nothing moves, nor when the links are back.
+func TestFault59_SyncLinkAlone(t *testing.T) {
+	t.Parallel()
+	s := newTrio(t, "arp", "sync: {dev: sync0, nodes: {fw-a: 172.30.0.2, fw-b: 172.30.0.3, fw-c: 172.30.0.4}}")
+	nstest.Eventually(t, 30*time.Second, "all in sync", func() bool {
+		return !slices.ContainsFunc(s.nodes, func(n *node) bool {
+			st := n.status()
+			return st == nil || len(st.Sync) != 2 || !st.Sync[0].InSync || !st.Sync[1].InSync
+		})
+	})
+	before := map[string]time.Time{}
+	for i, n := range s.nodes {
+		name := fmt.Sprintf("lan/%d", i+1)
+		n.waitState(30*time.Second, "MASTER", name)
+		// Of both families, for a few seconds: then it has heard the others as an owner.
+		nstest.Eventually(t, 30*time.Second, name+" has been MASTER for a while", func() bool { return n.group(name).Sent >= 8 })
+		before[name] = n.group(name).Since
+	}
+	state := func(up string) {
+		for _, n := range s.nodes {
+			s.sw.Exec("bridge", "link", "set", "dev", n.syncPort, "state", up)
+		}
+	}
+	doubts := func(want int) func() bool {
+		return func() bool {
+			for i, n := range s.nodes {
+				if n.group(fmt.Sprintf("lan/%d", i+1)).Demotions["sync"] != want {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	state("0")
+	nstest.Eventually(t, 20*time.Second, "all doubt themselves", doubts(1))
+	state("3")
+	nstest.Eventually(t, 30*time.Second, "nobody doubts himself", doubts(0))
+	for i, n := range s.nodes {
+		name := fmt.Sprintf("lan/%d", i+1)
+		if g := n.group(name); g.State != "MASTER" || g.Since.Sub(before[name]).Abs() > time.Second {
+			t.Errorf("%s of %s is %s since %v (%s), want MASTER since %v", name, n.name, g.State, g.Since, g.Reason, before[name])
+		}
 	}
 }

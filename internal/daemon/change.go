@@ -242,7 +242,7 @@ func (d *Daemon) enter(g *config.Group, old *member) error {
 	m.group.Demote(ownerOperator, d.operatorDemotion())
 	d.demoted(m)
 	if d.mirror != nil {
-		m.group.Demote(ownerSync, int(d.syncDemotion.Load()))
+		d.followSync(m)
 	}
 	d.start.Synced(d.synced())
 	return nil

@@ -85,9 +85,9 @@ type Daemon struct {
 	mirror *sync.Mirror // nil without a sync section
 	pulses *pulses      // nil without a group that wants them
 
-	stale        atomic.Pointer[StaleStatus] // nil: what is on disk runs, as far as we were asked
-	syncDemotion atomic.Int64                // what the mirror last asked for
-	suspects     chan suspicious             // bounded: a flood need not be looked at whole
+	stale        atomic.Pointer[StaleStatus]   // nil: what is on disk runs, as far as we were asked
+	syncDemotion atomic.Pointer[sync.Demotion] // what the mirror last asked for
+	suspects     chan suspicious               // bounded: a flood need not be looked at whole
 
 	mu        stdsync.Mutex
 	roles     map[string]sync.GroupRole
@@ -212,7 +212,7 @@ func (d *Daemon) openSync() error {
 	if d.table, err = ct.Open(ct.Options{Log: d.log}); err != nil {
 		return err
 	}
-	d.syncDemotion.Store(sync.Incomplete)
+	d.syncDemotion.Store(&sync.Demotion{Held: sync.Incomplete, Others: sync.Incomplete})
 	s := d.cfg.Sync
 	node := d.cfg.Node
 	if s.ByAddress {

@@ -34,6 +34,7 @@ type member struct {
 	ifDown    int // how much a carpdev that is down demotes the siblings
 	sendErr   int // how much adverts that cannot be sent demote
 	clues     clues
+	state     atomic.Int32              // the carp.State that it was last known to be in
 	alive     atomic.Int64              // when the election loop last gave a sign of life, ns since boot
 	siblings  atomic.Pointer[[]*member] // of the same bundle, without this one
 	claimedAt atomic.Int64              // when a peer last claimed the group from us, ns since boot
@@ -142,7 +143,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 	if adopted {
 		d.beforeMaster(g.Name) // before the mirror would say that our table is incomplete
 	} else if d.mirror != nil {
-		m.group.Demote(ownerSync, int(d.syncDemotion.Load())) // until the mirror knows better
+		d.followSync(m) // until the mirror knows better
 	}
 	state := carp.Init
 	if adopted {
@@ -217,7 +218,7 @@ func (d *Daemon) abandon(m, old *member, joined io.Closer) error {
 // synced reports whether the mirror, if there is one, has said that this node's
 // table is complete.
 func (d *Daemon) synced() bool {
-	return d.mirror == nil || d.syncDemotion.Load() < sync.Incomplete
+	return d.mirror == nil || d.syncDemotion.Load().Held < sync.Incomplete
 }
 
 var splits = map[config.Split]carp.Split{config.SplitHold: carp.SplitHold, config.SplitTakeover: carp.SplitTakeover}
@@ -308,8 +309,10 @@ func (d *Daemon) onRole(m *member, t group.Transition) {
 		d.metrics.transitions.WithLabelValues(t.Name, t.To.String(), t.Reason).Inc()
 		d.hooks.Tell(m.cfg, t)
 	}
+	m.state.Store(int32(t.To))
 	if d.mirror != nil {
 		d.shareRoles(t)
+		d.followSync(m)
 	}
 	if t.To == carp.Master {
 		d.start.Master(m)
@@ -425,13 +428,23 @@ func (d *Daemon) spreadMarks() {
 }
 
 // demoteBySync carries the mirror's demotion to the election.
-func (d *Daemon) demoteBySync(n int) {
-	d.syncDemotion.Store(int64(n))
+func (d *Daemon) demoteBySync(n sync.Demotion) {
+	d.syncDemotion.Store(&n)
 	for _, m := range d.members() {
-		m.group.Demote(ownerSync, n)
+		d.followSync(m)
 	}
-	d.keeper.Incomplete(n >= sync.Incomplete)
-	d.start.Synced(n < sync.Incomplete)
+	d.keeper.Incomplete(n.Held >= sync.Incomplete)
+	d.start.Synced(n.Held < sync.Incomplete)
+}
+
+// followSync demotes a group as the mirror asks for, by what it is now.
+func (d *Daemon) followSync(m *member) {
+	n := d.syncDemotion.Load()
+	if m.state.Load() == int32(carp.Master) {
+		m.group.Demote(ownerSync, n.Held)
+	} else {
+		m.group.Demote(ownerSync, n.Others)
+	}
 }
 
 // peerRoles carries what a peer says of itself to the groups of the same name.

@@ -64,10 +64,10 @@ type Config struct {
 	// that none does.
 	NotShared func(netip.Addr) bool
 
-	// Demote is told how much this node's table asks to be demoted, whenever
+	// Demote is told how much this node's table asks the groups to be demoted, whenever
 	// that changes, the first time when Run starts. OnRoles is told the peer's
 	// groups with each of its heartbeats. Both may be nil; neither may block.
-	Demote  func(n int)
+	Demote  func(n Demotion)
 	OnRoles func(peer string, roles []GroupRole)
 
 	// OnPeer is called with what a peer has given to Tell; the body is its only

@@ -31,7 +31,8 @@ type node struct {
 	stop  func()
 
 	mu      stdsync.Mutex
-	demoted []int // every change
+	demoted []int      // every change
+	asked   []Demotion // all that the mirror asked for; demoted is what concerns the groups held
 	roles   []GroupRole
 }
 
@@ -48,10 +49,13 @@ func start(tb testing.TB, n *network, name string, table *memTable, opts ...opti
 	cfg := Config{
 		Node: name, Key: [32]byte{1}, Local: addr, Peers: map[string]netip.AddrPort{peer: other},
 		Table: table, Log: zap.NewNop(),
-		Demote: func(n int) {
+		Demote: func(n Demotion) {
 			x.mu.Lock()
 			defer x.mu.Unlock()
-			x.demoted = append(x.demoted, n)
+			x.asked = append(x.asked, n)
+			if len(x.demoted) == 0 || n.Held != x.demoted[len(x.demoted)-1] {
+				x.demoted = append(x.demoted, n.Held)
+			}
 		},
 		OnRoles: func(_ string, r []GroupRole) {
 			x.mu.Lock()
@@ -93,6 +97,16 @@ func (x *node) demotion() int {
 		return -1
 	}
 	return x.demoted[len(x.demoted)-1]
+}
+
+// last is what the mirror asked for last.
+func (x *node) last() Demotion {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.asked) == 0 {
+		return Demotion{-1, -1}
+	}
+	return x.asked[len(x.asked)-1]
 }
 
 func (x *node) demotions() []int {

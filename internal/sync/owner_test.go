@@ -268,3 +268,28 @@ func TestRolesArrive(t *testing.T) {
 		})
 	})
 }
+
+// TestOwnersThatAreCutOffAreNoBetterElsewhere: where load is shared both are owners. A
+// group must not move because its master doubts itself before its backup does.
+func TestOwnersThatAreCutOffAreNoBetterElsewhere(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		a, b := pair(t, n)
+		defer a.stop()
+		defer b.stop()
+		b.m.Own(true)
+		clear := func() bool { return a.last() == Demotion{} && b.last() == Demotion{} }
+		wait(t, 5*time.Second, "no demotion", clear)
+		time.Sleep(2 * time.Second) // both have heard the other as owners
+		n.set(func(n *network) { n.cut = true })
+		wait(t, 10*time.Second, "doubt of both", func() bool { return a.last() == Demotion{1, 1} && b.last() == Demotion{1, 1} })
+		n.set(func(n *network) { n.cut = false })
+		wait(t, 10*time.Second, "no demotion", clear)
+		for _, x := range []*node{a, b} {
+			for _, d := range x.asked {
+				if d.Held > d.Others {
+					t.Errorf("asked for %v: the groups of the others were the better ones", x.asked)
+				}
+			}
+		}
+	})
+}

@@ -14,11 +14,17 @@ const (
 	cutOff = 3 * time.Second
 )
 
+// Demotion is how much this node's table asks the groups to be demoted.
+type Demotion struct {
+	Held   int // those that this node is MASTER of
+	Others int
+}
+
 // watch is the goroutine that tells the election how much to demote.
 func (m *Mirror) watch(ctx context.Context) error {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
-	last := -1
+	last := Demotion{-1, -1}
 	for {
 		m.mu.Lock()
 		n := m.demotion(m.now())
@@ -36,26 +42,13 @@ func (m *Mirror) watch(ctx context.Context) error {
 	}
 }
 
-// demotion is what this node's table asks for, see the package comment.
-func (m *Mirror) demotion(now time.Duration) int {
-	n := 0
-	if m.own {
-		// Who hears one peer is not cut off; the other one has died.
-		heard, alone := time.Duration(0), true
-		for _, p := range m.peers {
-			heard, alone = max(heard, p.lost), alone && p.session == nil
-		}
-		for _, p := range m.peers {
-			if alone && p.everUp && now-heard >= cutOff {
-				p.suspect = true
-			}
-			if p.suspect {
-				n = 1
-			}
-		}
-		return n
-	}
-	up, synced := 0, 0
+// demotion is what this node's table asks for, see the package comment. Where load
+// is shared each node is MASTER of some groups: one that cannot hear the others does
+// not know whether somebody has taken over its own, and as little what the flows of
+// the others are by now. So it is no better in theirs than they are, and nothing
+// moves for the loss of the link alone.
+func (m *Mirror) demotion(now time.Duration) Demotion {
+	up, synced, behind := 0, 0, 0
 	for _, p := range m.peers {
 		if p.session != nil {
 			up++
@@ -64,14 +57,35 @@ func (m *Mirror) demotion(now time.Duration) int {
 			}
 		}
 		if p.behind {
-			n = 1
+			behind = 1
 		}
+	}
+	if m.own {
+		return Demotion{Held: m.suspects(now), Others: behind}
 	}
 	if up > 0 && up == synced {
 		m.complete = true
 	}
 	if !m.complete {
-		return Incomplete
+		return Demotion{Incomplete, Incomplete}
+	}
+	return Demotion{behind, behind}
+}
+
+// suspects is 1 for an owner that was cut off. Who hears one peer is not; the other
+// one has died.
+func (m *Mirror) suspects(now time.Duration) int {
+	heard, alone, n := time.Duration(0), true, 0
+	for _, p := range m.peers {
+		heard, alone = max(heard, p.lost), alone && p.session == nil
+	}
+	for _, p := range m.peers {
+		if alone && p.everUp && now-heard >= cutOff {
+			p.suspect = true
+		}
+		if p.suspect {
+			n = 1
+		}
 	}
 	return n
 }
