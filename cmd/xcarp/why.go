@@ -74,7 +74,9 @@ happened on the way, and how long each step took that followed.`,
 func explain(events []journal.Event, n int, group string) (*why, error) {
 	at, found := -1, 0
 	for i := len(events) - 1; i >= 0 && found < n; i-- {
-		if events[i].Text == "state" && (group == "" || events[i].Str("group") == group) {
+		e := &events[i]
+		drained := e.Str("from") == "DRAIN" && e.Str("to") == "BACKUP" // only the end of a change that had a cause
+		if e.Text == "state" && !drained && (group == "" || e.Str("group") == group) {
 			at = i
 			found++
 		}
