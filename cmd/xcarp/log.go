@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -124,8 +125,10 @@ func renderEvent(e *journal.Event) string {
 	return head + e.Text + ": " + strings.Join(rest, " ")
 }
 
+// fieldText draws a value. What a program has printed, or a peer has said, must not
+// reach a terminal as it is.
 func fieldText(s string) string {
-	if s == "" || strings.ContainsAny(s, " \t\n\"") {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r == ' ' || r == '"' || !unicode.IsPrint(r) }) {
 		return strconv.Quote(s)
 	}
 	return s

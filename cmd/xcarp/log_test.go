@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/xcarp/xcarp/internal/journal"
@@ -28,5 +29,13 @@ func TestWhatConcernsAGroup(t *testing.T) {
 		if got := concerns(c.event, c.group); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.what, got, c.want)
 		}
+	}
+}
+
+func TestAnEventCannotWriteToTheTerminal(t *testing.T) {
+	e := &journal.Event{Seq: 1, Text: "hook failed", Fields: map[string]any{"output": "\x1b[2J", "group": "lan"}}
+	got := renderEvent(e)
+	if want := `hook failed: group=lan output="\x1b[2J"`; !strings.HasSuffix(got, want) {
+		t.Errorf("got %q, want %q at its end", got, want)
 	}
 }
