@@ -131,8 +131,14 @@ const peersWait = 3 * time.Second
 func (k *keyFile) agreed(cmd *cobra.Command, old, next []config.Key, force bool) error {
 	for deadline := time.Now().Add(peersWait); ; {
 		s, err := daemon.GetStatus(cmd.Context(), k.paths.Run)
-		if err != nil {
+		if errors.Is(err, daemon.ErrNoDaemon) {
 			return nil // tell says so
+		}
+		if err != nil && !force {
+			return fmt.Errorf("whether the peers are ready is not known: %w: give --force to go on without", err)
+		}
+		if err != nil {
+			return nil
 		}
 		unready := notReady(s.Sync, old, next)
 		if len(unready) == 0 {
