@@ -38,6 +38,9 @@ type Speaker struct {
 	Protocol string // CARP, VRRPv2, VRRPv3
 }
 
+// heardMax bounds what somebody who makes up addresses can have us remember.
+const heardMax = 256
+
 const (
 	icmpRouterSolicitation  = 133
 	icmpRouterAdvertisement = 134
@@ -151,6 +154,9 @@ func hear(ctx context.Context, conn *packet.Conn) (Heard, error) {
 func (h *Heard) note(b []byte) {
 	if len(b) >= 14+40+16 && binary.BigEndian.Uint16(b[12:]) == 0x86dd && b[14+6] == 58 && b[14+40] == icmpRouterAdvertisement {
 		from, _ := netip.AddrFromSlice(b[14+8 : 14+24])
+		if len(h.Routers) >= heardMax {
+			return
+		}
 		h.Routers[from] = Router{Lifetime: time.Duration(binary.BigEndian.Uint16(b[14+40+6:])) * time.Second}
 		return
 	}
@@ -162,7 +168,9 @@ func (h *Heard) note(b []byte) {
 	case why != carp.Accepted:
 		return
 	}
-	h.Speakers[s]++
+	if _, known := h.Speakers[s]; known || len(h.Speakers) < heardMax {
+		h.Speakers[s]++
+	}
 }
 
 // solicit asks the routers of a link to advertise themselves: RFC 4861, section 4.1.

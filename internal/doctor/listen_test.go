@@ -145,3 +145,30 @@ func TestLookReadsTheMachine(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoMakesUpAddressesIsNotRememberedWithoutEnd(t *testing.T) {
+	h := Heard{Routers: map[netip.Addr]Router{}, Speakers: map[Speaker]int{}}
+	for i := range 2 * heardMax {
+		for _, f := range frames() {
+			at := 14 + 12 // the source of an IPv4 packet
+			if f[12] == 0x86 {
+				at = 14 + 8
+			}
+			f[at+2], f[at+3] = byte(i>>8), byte(i)
+			if f[12] == 0x08 { // its checksum
+				f[14+10], f[14+11] = 0, 0
+				sum := uint32(0)
+				for k := 14; k < 34; k += 2 {
+					sum += uint32(f[k])<<8 | uint32(f[k+1])
+				}
+				sum = sum&0xffff + sum>>16
+				sum = ^(sum&0xffff + sum>>16)
+				f[14+10], f[14+11] = byte(sum>>8), byte(sum)
+			}
+			h.note(f)
+		}
+	}
+	if len(h.Routers) != heardMax || len(h.Speakers) != heardMax {
+		t.Errorf("got %d routers and %d speakers, want %d of each", len(h.Routers), len(h.Speakers), heardMax)
+	}
+}
