@@ -2,6 +2,7 @@ package group
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,12 +50,20 @@ func TestTogetherStoresFirst(t *testing.T) {
 func TestClaimsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &segment{}
+		var mu sync.Mutex
 		var claims []carp.Claim
 		none := 0
+		told := func() ([]carp.Claim, int) {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(claims), none
+		}
 		slow := start(t, s, 1, carp.Config{AdvBase: 1, AdvSkew: 100})
 		time.Sleep(4 * time.Second)
 		fast := start(t, s, 2, carp.Config{AdvBase: 1, Preempt: true}, func(c *Config) {
 			c.OnClaim = func(c carp.Claim, claiming bool) {
+				mu.Lock()
+				defer mu.Unlock()
 				if claiming {
 					claims = append(claims, c)
 				} else {
@@ -63,18 +72,21 @@ func TestClaimsAreTold(t *testing.T) {
 			}
 		})
 		Together([]Move{{fast.Group, func(m *carp.Machine, _ time.Time) carp.Effects { m.Pulses(true); return carp.Effects{} }}})
-		for len(claims) == 0 {
+		all, _ := told()
+		for len(all) == 0 {
 			time.Sleep(10 * time.Millisecond)
 			synctest.Wait()
+			all, _ = told()
 		}
 		if fast.state() != carp.Backup || slow.state() != carp.Master {
 			t.Fatalf("while it claims: %v and %v", fast.state(), slow.state())
 		}
-		term := claims[0].Term
+		term := all[0].Term
 		Together([]Move{{slow.Group, func(m *carp.Machine, now time.Time) carp.Effects { return m.Claimed(now, term) }}})
 		Together([]Move{{fast.Group, func(m *carp.Machine, now time.Time) carp.Effects { return m.Acked(now, term) }}})
-		if fast.state() != carp.Master || slow.state() != carp.Drain || none != 1 || len(claims) != 1 {
-			t.Fatalf("after that: %v and %v, claims %v, ended %d", fast.state(), slow.state(), claims, none)
+		all, ended := told()
+		if fast.state() != carp.Master || slow.state() != carp.Drain || ended != 1 || len(all) != 1 {
+			t.Fatalf("after that: %v and %v, claims %v, ended %d", fast.state(), slow.state(), all, ended)
 		}
 		slow.mu.Lock()
 		last := slices.Clone(slow.order[len(slow.order)-1:])
