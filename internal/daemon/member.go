@@ -218,7 +218,7 @@ func (d *Daemon) abandon(m, old *member, joined io.Closer) error {
 // synced reports whether the mirror, if there is one, has said that this node's
 // table is complete.
 func (d *Daemon) synced() bool {
-	return d.mirror == nil || d.syncDemotion.Load().Held < sync.Incomplete
+	return d.mirror == nil || d.syncDemotion.Load().Others < sync.Incomplete
 }
 
 var splits = map[config.Split]carp.Split{config.SplitHold: carp.SplitHold, config.SplitTakeover: carp.SplitTakeover}
@@ -433,8 +433,8 @@ func (d *Daemon) demoteBySync(n sync.Demotion) {
 	for _, m := range d.members() {
 		d.followSync(m)
 	}
-	d.keeper.Incomplete(n.Held >= sync.Incomplete)
-	d.start.Synced(n.Held < sync.Incomplete)
+	d.keeper.Incomplete(n.Others >= sync.Incomplete)
+	d.start.Synced(n.Others < sync.Incomplete)
 }
 
 // followSync demotes a group as the mirror asks for, by what it is now.
