@@ -243,7 +243,9 @@ func TestFault18_Counters(t *testing.T) {
 		p.b.waitState(5*time.Second, "BACKUP", "lan")
 		w := newWatch(t, p.b)
 		received := p.b.group("lan").Received
-		good := []uint64{math.MaxUint64 - 1, math.MaxUint64, 0, 1, 1 << 63, 1<<63 + 1, 5, 1 << 40, 1 << 34, 1<<34 + 1}
+		// Every one that counts says so by a second advert: a counter that was heard once
+		// may be that of an OpenBSD, where it stands still.
+		good := []uint64{math.MaxUint64 - 1, math.MaxUint64, 0, 1, 1 << 63, 1<<63 + 1, 5, 1 << 40, 1<<40 + 1, 1 << 34, 1<<34 + 1}
 		old := []uint64{0, 1, 1 << 63, math.MaxUint64, 1 << 40, 5, 1 << 34, 1<<34 - 1}
 		for _, c := range append(good, old...) {
 			say(c)
