@@ -212,7 +212,7 @@ func (d *Daemon) openSync() error {
 	if d.table, err = ct.Open(ct.Options{Log: d.log}); err != nil {
 		return err
 	}
-	d.syncDemotion.Store(&sync.Demotion{Others: sync.Incomplete}) // a role that is adopted comes with its table
+	d.syncDemotion.Store(&sync.Demotion{Held: sync.Incomplete, Others: sync.Incomplete})
 	s := d.cfg.Sync
 	node := d.cfg.Node
 	if s.ByAddress {

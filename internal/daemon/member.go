@@ -218,7 +218,7 @@ func (d *Daemon) abandon(m, old *member, joined io.Closer) error {
 // synced reports whether the mirror, if there is one, has said that this node's
 // table is complete.
 func (d *Daemon) synced() bool {
-	return d.mirror == nil || d.syncDemotion.Load().Others < sync.Incomplete
+	return d.mirror == nil || d.syncDemotion.Load().Held < sync.Incomplete
 }
 
 var splits = map[config.Split]carp.Split{config.SplitHold: carp.SplitHold, config.SplitTakeover: carp.SplitTakeover}
@@ -312,7 +312,9 @@ func (d *Daemon) onRole(m *member, t group.Transition) {
 	m.state.Store(int32(t.To))
 	if d.mirror != nil {
 		d.shareRoles(t)
-		d.followSync(m)
+		if !t.Adopted { // that comes with its table, whatever the mirror knows yet
+			d.followSync(m)
+		}
 	}
 	if t.To == carp.Master {
 		d.start.Master(m)
@@ -433,17 +435,19 @@ func (d *Daemon) demoteBySync(n sync.Demotion) {
 	for _, m := range d.members() {
 		d.followSync(m)
 	}
-	d.keeper.Incomplete(n.Others >= sync.Incomplete)
-	d.start.Synced(n.Others < sync.Incomplete)
+	d.keeper.Incomplete(n.Held >= sync.Incomplete)
+	d.start.Synced(n.Held < sync.Incomplete)
 }
 
-// followSync demotes a group as the mirror asks for, by what it is now.
+// followSync demotes a group as the mirror asks for. Where load is shared that depends
+// on what the group is now; elsewhere the groups of a node move together, and one that
+// follows a sibling must not be doubted for being a moment later.
 func (d *Daemon) followSync(m *member) {
 	n := d.syncDemotion.Load()
-	if m.state.Load() == int32(carp.Master) {
-		m.group.Demote(ownerSync, n.Held)
-	} else {
+	if m.cfg.Of != "" && m.state.Load() != int32(carp.Master) {
 		m.group.Demote(ownerSync, n.Others)
+	} else {
+		m.group.Demote(ownerSync, n.Held)
 	}
 }
 
