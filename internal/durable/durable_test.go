@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/nstest"
 )
 
 func TestAFileIsReplacedWhole(t *testing.T) {
@@ -97,12 +99,10 @@ func TestWhatAKilledWriterLeft(t *testing.T) {
 
 // A file system without room refuses, and what was there stays.
 func TestAFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount a small file system")
-	}
+	nstest.RequireRoot(t) // to mount a small file system
 	dir := t.TempDir()
 	if err := unix.Mount("small", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("mount a tmpfs: %v", err)
+		t.Fatalf("mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, 0); err != nil {
