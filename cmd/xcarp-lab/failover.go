@@ -18,16 +18,13 @@ import (
 
 // failover is what the flags of `xcarp-lab bench failover` say.
 type failover struct {
-	runs     int
-	systems  []string
-	profiles []string
-	faults   []string
-	modes    []string
-	flows    int
-	quick    bool
-	program  string
-	output   string
-	report   string
+	contest
+	runs   int
+	faults []string
+	modes  []string
+	flows  int
+	quick  bool
+	report string
 }
 
 func failoverCommand() *cobra.Command {
@@ -46,16 +43,13 @@ A run is rejected only if the prober's own stamps show a gap of more than 2 ms w
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), os.Stdout, os.Stderr) },
 	}
 	fl := c.Flags()
+	f.contest.flags(fl)
 	fl.IntVar(&f.runs, "runs", 10, "runs of each row")
-	fl.StringSliceVar(&f.systems, "systems", nil, strings.Join(lab.SystemNames(), ",")+" (default: all that are installed)")
-	fl.StringSliceVar(&f.profiles, "profiles", nil, "settings of the systems that have them: of xcarp fast, default, classic (default: all)")
 	fl.StringSliceVar(&f.faults, "faults", []string{string(lab.Crash)}, strings.Join(faultWords(), ",")+", or all")
 	fl.StringSliceVar(&f.faults, "cases", []string{string(lab.Crash)}, "the same as --faults")
 	fl.StringSliceVar(&f.modes, "modes", []string{string(lab.NAT)}, "route, nat (strict filters), nat-open (no filter on what is for the router itself), or all")
 	fl.IntVar(&f.flows, "flows", 0, "other connections in the table")
 	fl.BoolVar(&f.quick, "quick", false, "up to three rounds of crashes, of xcarp and the fastest setting of each peer; none begins after 25 s")
-	fl.StringVar(&f.program, "xcarp", "", "the xcarp program (default: beside xcarp-lab, then in PATH)")
-	fl.StringVarP(&f.output, "output", "o", "text", "text or json")
 	fl.StringVar(&f.report, "report", "", "also write a report to this HTML file")
 	return c
 }
@@ -73,14 +67,7 @@ func (f *failover) run(ctx context.Context, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := requirements(); err != nil {
-		return err
-	}
-	program, err := lab.FindXCarp(f.program)
-	if err != nil {
-		return err
-	}
-	systems, absent, err := lab.Select(lab.Systems(program), f.systems, f.profiles)
+	systems, absent, err := f.choose()
 	if err != nil {
 		return err
 	}
@@ -88,9 +75,6 @@ func (f *failover) run(ctx context.Context, out, progress io.Writer) error {
 		systems = firstOfEach(systems)
 	}
 	opt.Systems = systems
-	if _, err := lab.Sweep(); err != nil {
-		return err
-	}
 	var file *os.File // before the work, not after
 	if f.report != "" {
 		if file, err = os.Create(f.report); err != nil {
@@ -121,9 +105,10 @@ func (f *failover) check() (opt lab.FailoverOptions, err error) {
 	if f.quick {
 		opt.Runs, opt.Budget = 3, 25*time.Second
 	}
+	if err := f.contest.check(); err != nil {
+		return opt, err
+	}
 	switch {
-	case f.output != "text" && f.output != "json":
-		return opt, usageError{fmt.Errorf("output %q is unknown, there are text and json", f.output)}
 	case f.runs < 1:
 		return opt, usageError{fmt.Errorf("%d runs are none", f.runs)}
 	case f.flows < 0 || f.flows > 120_000:
@@ -140,8 +125,7 @@ func (f *failover) check() (opt lab.FailoverOptions, err error) {
 		opt.Faults = append(opt.Faults, fault)
 	}
 	if len(f.modes) == 1 && f.modes[0] == "all" {
-		opt.Modes = lab.Modes
-		return opt, nil
+		opt.Modes, f.modes = lab.Modes, nil
 	}
 	for _, w := range f.modes {
 		mode, err := lab.ParseMode(w)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,13 +16,10 @@ import (
 
 // flap is what the flags of `xcarp-lab bench flap` say.
 type flap struct {
-	length   time.Duration
-	systems  []string
-	profiles []string
-	cases    []string
-	quick    bool
-	program  string
-	output   string
+	contest
+	length time.Duration
+	cases  []string
+	quick  bool
 }
 
 func flapCommand() *cobra.Command {
@@ -37,13 +33,10 @@ and counts how often a group became master all the same.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), os.Stdout, os.Stderr) },
 	}
 	fl := c.Flags()
+	f.contest.flags(fl)
 	fl.DurationVar(&f.length, "for", time.Minute, "how long each burden is borne")
-	fl.StringSliceVar(&f.systems, "systems", nil, strings.Join(lab.SystemNames(), ",")+" (default: all that are installed)")
-	fl.StringSliceVar(&f.profiles, "profiles", nil, "settings of the systems that have them: of xcarp fast, default, classic (default: all)")
 	fl.StringSliceVar(&f.cases, "cases", nil, "idle, hogs2, hogs8 (busy loops), flood (packets through the pair) (default: all)")
 	fl.BoolVar(&f.quick, "quick", false, "five seconds each, xcarp alone unless --systems says more")
-	fl.StringVar(&f.program, "xcarp", "", "the xcarp program (default: beside xcarp-lab, then in PATH)")
-	fl.StringVarP(&f.output, "output", "o", "text", "text or json")
 	return c
 }
 
@@ -58,18 +51,8 @@ func (f *flap) run(ctx context.Context, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := requirements(); err != nil {
-		return err
-	}
-	program, err := lab.FindXCarp(f.program)
+	systems, absent, err := f.choose()
 	if err != nil {
-		return err
-	}
-	systems, absent, err := lab.Select(lab.Systems(program), f.systems, f.profiles)
-	if err != nil {
-		return err
-	}
-	if _, err := lab.Sweep(); err != nil {
 		return err
 	}
 	show := newProgress(progress)
@@ -108,8 +91,8 @@ func (f *flap) run(ctx context.Context, out, progress io.Writer) error {
 
 // check finds mistakes in the flags before anything is built.
 func (f *flap) check() (burdens []lab.Burden, err error) {
-	if f.output != "text" && f.output != "json" {
-		return nil, usageError{fmt.Errorf("output %q is unknown, there are text and json", f.output)}
+	if err := f.contest.check(); err != nil {
+		return nil, err
 	}
 	if f.length <= 0 {
 		return nil, usageError{fmt.Errorf("%v is no time", f.length)}

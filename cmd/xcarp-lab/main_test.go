@@ -22,6 +22,7 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"bench", "failover", "--modes", "bridge"}, 2},
 		{[]string{"bench", "failover", "--runs", "0"}, 2},
 		{[]string{"bench", "failover", "--flows", "9", "--modes", "route"}, 2},
+		{[]string{"bench", "failover", "--flows", "9", "--modes", "all"}, 2},
 		{[]string{"bench", "failover", "extra"}, 2},
 		{[]string{"bench", "flap", "--cases", "fire"}, 2},
 		{[]string{"bench", "flap", "--for", "0s"}, 2},
