@@ -302,9 +302,7 @@ func TestRolesOnTheWire(t *testing.T) {
 
 			// The lease ends, and nobody tells the kernel; the addresses stay.
 			l.set(t, carp.Master, 150*time.Millisecond)
-			for p.Role(testVHID).State == carp.Master {
-				time.Sleep(10 * time.Millisecond)
-			}
+			nstest.Eventually(t, 5*time.Second, "the lease ends", func() bool { return p.Role(testVHID).State != carp.Master })
 			l.silent(t)
 		})
 	}

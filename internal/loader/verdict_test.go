@@ -540,9 +540,7 @@ func TestRoleEndsByItself(t *testing.T) {
 	if v, _ := r.run(t, xdpProgCarpXdp, nil, in); v != 3 && carp.BootTime(bootNow()).Before(until) {
 		t.Fatalf("verdict %d before the deadline, want 3", v)
 	}
-	for carp.BootTime(bootNow()).Before(until) {
-		time.Sleep(10 * time.Millisecond)
-	}
+	nstest.Eventually(t, 5*time.Second, "the deadline passes", func() bool { return !carp.BootTime(bootNow()).Before(until) })
 	if v, _ := r.run(t, xdpProgCarpXdp, nil, in); v != 1 {
 		t.Errorf("verdict %d after the deadline, want 1", v)
 	}
