@@ -371,6 +371,23 @@ func TestAnswersAreNoted(t *testing.T) {
 	}
 }
 
+// A path that becomes that of another group, in the same session, knows nothing yet.
+func TestAPathForgetsTheGroupBefore(t *testing.T) {
+	r := newPulseRig(t, xdpProgCarpXdp)
+	path := r.pulses.Path(int(testPath))
+	in := r.ask(func(p *carp.Pulse) { p.Kind, p.Role = carp.PulseAnswer, carp.Master })
+	r.run(t, xdpProgCarpXdp, nil, frame(in))
+	if _, ok := path.Last(); !ok {
+		t.Fatal("a genuine answer is not noted")
+	}
+	if err := path.Set(testPulseKey, in.Session, in.Group+1); err != nil {
+		t.Fatal(err)
+	}
+	if h, ok := path.Last(); ok {
+		t.Errorf("it tells of the other group: %+v", h)
+	}
+}
+
 func TestAnswersThatAreNotNoted(t *testing.T) {
 	r := newPulseRig(t, xdpProgCarpXdp, ingressProgCarpIngress, pulseProgCarpSyncXdp, pulseProgCarpSyncIngress)
 	path := r.pulses.Path(int(testPath))

@@ -48,7 +48,8 @@ func (p Path) raw() *xdpPulsePath {
 }
 
 // Set makes this the path of the group under the session, whose key it is: answers
-// to it are noted from now on, and those of the session before no longer.
+// to it are noted from now on. What was noted before was about another group, or in
+// another session, and is not told any more.
 func (p Path) Set(key carp.PulseKey, session, group uint32) error {
 	return p.pulses.use("set a path", func(*maps) error {
 		raw := p.raw()
@@ -56,6 +57,7 @@ func (p Path) Set(key carp.PulseKey, session, group uint32) error {
 		atomic.StoreUint64(&raw.Key[0], key[0])
 		atomic.StoreUint64(&raw.Key[1], key[1])
 		atomic.StoreUint32(&raw.Group, group)
+		p.pulses.since[p.number].Store(int64(bootNow()))
 		atomic.StoreUint32(&raw.Session, session)
 		return nil
 	})
@@ -65,26 +67,25 @@ func (p Path) Set(key carp.PulseKey, session, group uint32) error {
 func (p Path) Clear() error { return p.Set(carp.PulseKey{}, 0, 0) }
 
 // Last is the answer to the newest ask that was answered. It is false if there was
-// none in this session. It costs no system call and no allocation.
-func (p Path) Last() (Heard, bool) {
-	p.pulses.alive.RLock()
-	defer p.pulses.alive.RUnlock()
-	if p.pulses.maps == nil {
-		return Heard{}, false
-	}
-	raw := p.raw()
-	return raw.Answer.read(atomic.LoadUint32(&raw.Session))
-}
+// none since Set. It costs no system call and no allocation.
+func (p Path) Last() (Heard, bool) { return p.read(false) }
 
 // Claimed is, likewise, what became of the newest claim: PulseAck or PulseRefusal.
-func (p Path) Claimed() (Heard, bool) {
+func (p Path) Claimed() (Heard, bool) { return p.read(true) }
+
+func (p Path) read(claim bool) (Heard, bool) {
 	p.pulses.alive.RLock()
 	defer p.pulses.alive.RUnlock()
 	if p.pulses.maps == nil {
 		return Heard{}, false
 	}
 	raw := p.raw()
-	return raw.Claim.read(atomic.LoadUint32(&raw.Session))
+	h := &raw.Answer
+	if claim {
+		h = &raw.Claim
+	}
+	out, ok := h.read(atomic.LoadUint32(&raw.Session))
+	return out, ok && carp.SinceBoot(out.At) >= time.Duration(p.pulses.since[p.number].Load())
 }
 
 // read takes what a program is not just writing: its seq is odd meanwhile.

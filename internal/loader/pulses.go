@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -20,8 +21,9 @@ const pathSize = int(unsafe.Sizeof(xdpPulsePath{}))
 // See docs/pulses.md.
 type Pulses struct {
 	alive  sync.RWMutex
-	maps   *maps  // the node's; nil after Close
-	memory []byte // the paths
+	maps   *maps               // the node's; nil after Close
+	memory []byte              // the paths
+	since  [Paths]atomic.Int64 // when each was set, ns since boot
 	slots  sync.Mutex
 	dir    string
 	fresh  bool // nothing was pinned before
