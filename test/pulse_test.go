@@ -160,3 +160,30 @@ func TestACutBetweenTheTwoChangesNothing(t *testing.T) {
 		t.Errorf("transitions: %q", after)
 	}
 }
+
+// TestAGroupThatComesBackIsWatchedAgain takes a group out of the backup's file and puts
+// it back: the way on which it was asked is given to the same group once more.
+func TestAGroupThatComesBackIsWatchedAgain(t *testing.T) {
+	p := watchedPair(t, "")
+	var lan string
+	p.b.reconfigure(func(c string) string {
+		lines := strings.SplitAfter(c, "\n")
+		at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "  lan: ") })
+		lan = lines[at]
+		return strings.Replace(strings.Join(slices.Delete(lines, at, at+1), ""), "bundle: [wan, lan]", "bundle: [wan]", 1)
+	})
+	p.b.signal(unix.SIGHUP)
+	nstest.Eventually(t, 10*time.Second, "the group is gone", func() bool {
+		s := p.b.status()
+		return s != nil && len(s.Groups) == 1
+	})
+	p.b.reconfigure(func(c string) string {
+		return strings.Replace(strings.Replace(c, "groups:\n", "groups:\n"+lan, 1), "bundle: [wan]", "bundle: [wan, lan]", 1)
+	})
+	p.b.signal(unix.SIGHUP)
+	p.b.waitState(10*time.Second, "BACKUP", "lan")
+	nstest.Eventually(t, 10*time.Second, "it is watched again", func() bool {
+		s := p.b.group("lan").Pulses
+		return len(s) == 1 && s[0].Says == "lives" && s[0].Sync
+	})
+}

@@ -441,6 +441,7 @@ func (p *pulses) plan() {
 	for key, n := range p.paths {
 		if _, ok := paths[key]; !ok {
 			_ = p.node.Path(n).Clear() // nobody reads it any more
+			delete(p.set, n)           // and the same group may come back to it
 		}
 	}
 	p.watched, p.paths, p.served = keep, paths, served
