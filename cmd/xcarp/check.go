@@ -43,7 +43,7 @@ func checkCommand(o *options) *cobra.Command {
 			if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 				path += " (no such file, which is as good as an empty one)"
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: node %s, %d groups, config %s\n", path, cfg.Node, len(cfg.Groups), cfg.Hash)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: node %s, groups: %d, config %s\n", path, cfg.Node, len(cfg.Groups), cfg.Hash)
 			return err
 		},
 	}
