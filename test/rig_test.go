@@ -297,8 +297,8 @@ func (n *node) waitInSync(limit time.Duration) {
 func (p *pair) up() {
 	p.tb.Helper()
 	p.a.start()
+	p.a.waitState(15*time.Second, "MASTER", "lan", "wan") // a pair started at once may begin with either
 	p.b.start()
-	p.a.waitState(15*time.Second, "MASTER", "lan", "wan")
 	p.b.waitState(15*time.Second, "BACKUP", "lan", "wan")
 	p.a.waitInSync(15 * time.Second)
 	p.b.waitInSync(15 * time.Second)
