@@ -2,7 +2,9 @@ package test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -248,5 +250,86 @@ func TestRemovedGroupIsForgotten(t *testing.T) {
 	p.server.Exec("ping", "-c", "1", "-W", "5", "203.0.113.1")
 	if neigh := p.server.Exec("ip", "neigh", "show", "203.0.113.1"); !strings.Contains(neigh, own) {
 		t.Errorf("the server's entry is %q, want the NIC's own %s", neigh, own)
+	}
+}
+
+// TestRestartInPlaceIsNoticedByNobody replaces the program of a master on disk, as an
+// upgrade does, and restarts it: the same process runs the new one, no question is lost,
+// and no group moves although the peer watches its signs of life.
+func TestRestartInPlaceIsNoticedByNobody(t *testing.T) {
+	t.Parallel()
+	p := watchedPair(t, "")
+	install := func() {
+		b, err := os.ReadFile(xcarpBin)
+		if err == nil {
+			_ = os.Remove(p.a.bin)
+			err = os.WriteFile(p.a.bin, b, 0o700)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.a.kill(unix.SIGTERM)
+	p.a.bin = filepath.Join(p.a.dir, "xcarp")
+	install()
+	p.a.start()
+	p.a.waitState(15*time.Second, "MASTER", "lan", "wan")
+	p.a.waitInSync(15 * time.Second)
+	install() // now it is another file than the one that runs
+
+	tap := newTap(t, p.sw, p.a.lanPort)
+	before, moves := p.a.status(), p.b.log.transitions("lan")
+	ended := make(chan error, 1)
+	var out string
+	go func() {
+		var err error
+		out, err = p.a.xcarp("restart")
+		ended <- err
+	}()
+	asked := 0
+	for done := false; !done; {
+		tap.send(arpRequest(t))
+		asked++
+		select {
+		case err := <-ended:
+			done = true
+			if err != nil {
+				t.Fatalf("restart: %v: %s", err, out)
+			}
+		case <-time.After(5 * time.Millisecond): // the pace of the questions
+		}
+	}
+	t.Logf("%d questions; %s", asked, out)
+	if !strings.Contains(out, "MASTER") {
+		t.Errorf("restart says %q", out)
+	}
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.a.cmd.Process.Pid)); err != nil || exe != p.a.bin {
+		t.Errorf("the process runs %s, want the new %s: %v", exe, p.a.bin, err)
+	}
+	nstest.Eventually(t, 5*time.Second, "every question answered", func() bool { return tap.count(answersFor(shared4)) >= asked })
+	if got := tap.count(answersFor(shared4)); got != asked {
+		t.Errorf("%d answers to %d questions", got, asked)
+	}
+	after := p.a.status()
+	if after.Uptime >= before.Uptime {
+		t.Errorf("uptime %v s, before %v s", after.Uptime, before.Uptime)
+	}
+	for _, g := range after.Groups {
+		if g.State != "MASTER" {
+			t.Errorf("%s is %s: %s", g.Name, g.State, g.Reason)
+		}
+	}
+	p.a.waitInSync(15 * time.Second)
+	if now := p.b.log.transitions("lan"); !slices.Equal(now, moves) {
+		t.Errorf("the peer went through %v", now)
+	}
+
+	// What would not start stays what it is.
+	p.a.reconfigure(func(c string) string { return strings.Replace(c, "groups:", "grops:", 1) })
+	if out, err := p.a.xcarp("restart"); err == nil || !strings.Contains(err.Error()+out, "grops") {
+		t.Errorf("restart with a configuration that is wrong: %v, said %q", err, out)
+	}
+	if s := p.a.status(); s == nil || s.Uptime < after.Uptime {
+		t.Error("it was restarted all the same")
 	}
 }

@@ -3,6 +3,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -73,6 +74,7 @@ type node struct {
 	dir  string
 	pin  string
 	conf string
+	bin  string // the program; empty: xcarpBin
 
 	lanPort, wanPort, syncPort string // on the switch
 
@@ -200,7 +202,7 @@ func (n *node) start() {
 	n.tb.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	cmd := exec.Command(xcarpBin, append([]string{"run", "--config", n.conf}, n.paths()...)...)
+	cmd := exec.Command(cmp.Or(n.bin, xcarpBin), append([]string{"run", "--config", n.conf}, n.paths()...)...)
 	if n.log == nil {
 		n.log = &logBuffer{}
 		n.tb.Cleanup(func() {

@@ -69,6 +69,6 @@ func rootCommand() *cobra.Command {
 	o.pathFlags(cmd)
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(runCommand(o), showCommand(o), checkCommand(o), keygenCommand(o), keyCommand(o), detachCommand(o),
-		demoteCommand(o), undemoteCommand(o), handoverCommand(o), ifconfigCommand(o), sysctlCommand(o), doctorCommand(o), logCommand(o), whyCommand(o), versionCommand(o))
+		demoteCommand(o), undemoteCommand(o), handoverCommand(o), restartCommand(o), ifconfigCommand(o), sysctlCommand(o), doctorCommand(o), logCommand(o), whyCommand(o), versionCommand(o))
 	return cmd
 }

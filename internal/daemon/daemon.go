@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"os/signal"
 	stdsync "sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,6 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/carp/group"
@@ -162,7 +160,7 @@ func (d *Daemon) open() error {
 		return err
 	}
 	d.metrics = newMetrics(d.Status)
-	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines, d.operator.Handle, d.serveEvents, d.serveHandover); err != nil {
+	if d.control, err = listenControl(d.paths.Run, d.log, d, d.metrics, d.serveLines, d.operator.Handle, d.serveEvents, d.serveHandover, d.serveRestart); err != nil {
 		return err
 	}
 	if addr := d.cfg.Metrics.Listen; addr != "" {
@@ -433,7 +431,7 @@ func (d *Daemon) startOver(dev string) {
 		return
 	}
 	d.log.Warn("the carpdev was made anew: starting over in place", zap.String("carpdev", dev))
-	d.exec()
+	d.exec("/proc/self/exe")
 }
 
 // startable holds what a process that starts over would read against this machine,
@@ -453,20 +451,6 @@ func startable(cfg *config.Config) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// exec replaces this process by a new one of the same program, as after a crash:
-// what is on the carpdevs is adopted, so nobody notices there, and what was made or
-// configured anew is taken up.
-func (d *Daemon) exec() {
-	_ = d.log.Sync()
-	signal.Ignore(unix.SIGHUP) // which the next one inherits: it reads what is on disk before it listens
-	if err := unix.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
-		d.log.Error("start over", zap.Error(err))
-		if d.Hangup != nil {
-			signal.Notify(d.Hangup, unix.SIGHUP)
-		}
-	}
 }
 
 // hangup answers SIGHUP: it reads the configuration on disk and makes the groups

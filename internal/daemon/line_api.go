@@ -38,7 +38,7 @@ func (d *Daemon) serveLines(mux *http.ServeMux) {
 			d.answerLine(w, reply, err)
 			if err == nil && reply.Restart {
 				d.log.Info("starting over in place to follow a line", zap.String("hash", reply.Hash))
-				d.exec()
+				d.exec("/proc/self/exe")
 			}
 		})
 	}

@@ -44,7 +44,7 @@ func (x xcarp) system(profile string) System {
 		Transitions: xcarpTransitions,
 		Handover:    x.demote,
 		Takeback:    x.undemote,
-		Restart:     stopAndStart(x.start),
+		Restart:     func(ctx context.Context, r *Node) error { return x.tell(ctx, r, "restart") },
 		Masters:     xcarpMasters,
 		Version:     func() string { return firstLine(x.program, "version") },
 		Files:       []string{"xcarp.yaml"},
