@@ -187,3 +187,37 @@ func TestAGroupThatComesBackIsWatchedAgain(t *testing.T) {
 		return len(s) == 1 && s[0].Says == "lives" && s[0].Sync
 	})
 }
+
+// TestTheEarlierMasterStopsWhenTheNetworkHeals cuts the two off from each other
+// altogether, so that both are master. The later one's claim ends that, before an advert
+// would.
+func TestTheEarlierMasterStopsWhenTheNetworkHeals(t *testing.T) {
+	p := watchedPair(t, "")
+	apart := func(on string) {
+		for _, n := range []*node{p.a, p.b} {
+			for _, port := range []string{n.lanPort, n.wanPort, n.syncPort} {
+				p.sw.Exec("bridge", "link", "set", "dev", port, "isolated", on)
+			}
+		}
+	}
+	apart("on")
+	p.b.waitState(3*time.Second, "MASTER", "lan", "wan")
+	if g := p.a.group("lan"); g.State != "MASTER" {
+		t.Fatalf("fw-a is %s: %s", g.State, g.Reason)
+	}
+	apart("off")
+	healed := time.Now()
+	p.a.waitState(3*time.Second, "BACKUP", "lan", "wan")
+	t.Logf("one master after %v", time.Since(healed))
+	if n := strings.Count(p.a.log.String(), `"reason":"claimed by a peer"`); n != 2 {
+		t.Errorf("fw-a was claimed from %d times, want once for each group", n)
+	}
+	for _, name := range []string{"lan", "wan"} {
+		if g := p.b.group(name); g.State != "MASTER" {
+			t.Errorf("%s of fw-b is %s: %s", name, g.State, g.Reason)
+		}
+	}
+	// When their tables are equal the better one has it back.
+	p.a.waitState(20*time.Second, "MASTER", "lan", "wan")
+	p.b.waitState(3*time.Second, "BACKUP", "lan", "wan")
+}

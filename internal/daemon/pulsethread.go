@@ -32,6 +32,10 @@ const (
 	claimSoon  = 3 * time.Millisecond
 	claimLook  = 100 * time.Microsecond
 
+	// A silent peer that we replaced is asked and claimed from as often as a master is
+	// watched, for fenceFor; at the idle pace after that.
+	fenceFor = 15 * time.Second
+
 	// realtime is the priority of the sender thread, among those of SCHED_FIFO.
 	realtime = 50
 )
@@ -81,6 +85,7 @@ type watched struct {
 	ways   [2]*askee
 	last   carp.Finding
 	acted  time.Time
+	behind time.Time // since when the peer, as last heard, is master of an earlier term
 
 	// What others read.
 	silence  atomic.Uint32
@@ -287,6 +292,9 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 					pace = min(pace, d)
 				}
 			}
+			if a.watched.isBehind(now) && now.Sub(a.watched.behind) < fenceFor {
+				pace = min(pace, carp.DetectDefault.Interval)
+			}
 		}
 		shortest = min(shortest, pace)
 		if l.next = l.next.Add(pace); !l.next.After(now) {
@@ -297,9 +305,39 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 		sent, at := t.send(a, a.pulse)
 		for _, other := range l.asks {
 			other.watched.watch.Asked(l.way, at, sent)
+			t.fence(other)
 		}
 	}
 	return shortest
+}
+
+// isBehind reports whether we are master, and the peer is master of an earlier term by
+// what was last heard of it.
+func (w *watched) isBehind(now time.Time) bool {
+	answer, _ := w.watch.Last()
+	state, term := w.member.group.Stands()
+	switch {
+	case state != carp.Master || answer.State != carp.Master || answer.Term >= term:
+		w.behind = time.Time{}
+	case w.behind.IsZero():
+		w.behind = now
+	}
+	return !w.behind.IsZero()
+}
+
+// fence claims the term that we have from a peer that is behind. It may be silent
+// because it was paused with its clock, and its lease with that: the claims wait in its
+// queue, before those who ask it for the shared addresses. Of two halves of a network
+// that is whole again, the earlier master stops at once.
+func (t *pulseThread) fence(a *askee) {
+	if a.watched.behind.IsZero() {
+		return
+	}
+	_, term := a.watched.member.group.Stands()
+	answer, _ := a.watched.watch.Last()
+	pulse := a.pulse
+	pulse.Kind, pulse.Term, pulse.Challenge = carp.PulseClaim, term, answer.Challenge
+	t.send(a, pulse)
 }
 
 // send sends a pulse of any kind, with a nonce above all before on the same line, and
