@@ -54,6 +54,46 @@ func TestBenchMeasuresTwoSystems(t *testing.T) {
 	}
 }
 
+// lossless measures faults in which nothing may be lost, there and back, and asserts
+// that: every probe of both families arrived once and was answered once, no question was
+// answered twice, no connection was reset, and the roles are where they should be.
+func lossless(t *testing.T, modes, faults string) {
+	nstest.RequireRoot(t)
+	nstest.RequireProgram(t, "nft")
+	out, err := exec.Command(labBin, "bench", "failover", "--runs", "1", "--systems", "xcarp", "--profiles", "default",
+		"--modes", modes, "--faults", faults, "-o", "json", "--xcarp", xcarpBin).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rep bench.Report
+	if err := json.Unmarshal(out, &rep); err != nil || len(rep.Rows) == 0 {
+		t.Fatalf("%v in %s", err, out)
+	}
+	for _, row := range rep.Rows {
+		for _, r := range row.Raw {
+			what := row.Fault + ", " + row.Mode
+			t.Logf("%s: %d probes, %d and %d lost, %d queries, stall %.1f ms", what, r.Sent, r.Lost, r.Lost6, r.Queries, r.TCP.StallMS())
+			switch {
+			case r.Error != "":
+				t.Errorf("%s: %s", what, r.Error)
+			case r.Sent == 0 || r.Queries == 0 || r.Lost+r.Lost6 != 0 || r.DoubleForwards != 0 || r.DoubleAnswers != 0 ||
+				!r.TCP.Survived || r.TCP.Resets != 0 || !r.Settled:
+				t.Errorf("%s: %+v", what, r)
+			}
+		}
+	}
+}
+
+func TestPlannedMovesLoseNothing(t *testing.T) {
+	lossless(t, "route,nat,masquerade", "stop,handover,restart")
+}
+
+// A daemon that nobody starts again, or that hangs, costs nothing either: it is claimed
+// from. Hung ones go on afterwards, and say nothing for a role that they have lost.
+func TestALostDaemonCostsNothing(t *testing.T) {
+	lossless(t, "nat", "kill9,sigstop")
+}
+
 // TestFlapMeasures lets a pair bear a flood for a moment: what is checked is that
 // the flood went through it.
 func TestFlapMeasures(t *testing.T) {

@@ -47,7 +47,7 @@ A run is rejected only if the prober's own stamps show a gap of more than 2 ms w
 	fl.IntVar(&f.runs, "runs", 10, "runs of each row")
 	fl.StringSliceVar(&f.faults, "faults", []string{string(lab.Crash)}, strings.Join(faultWords(), ",")+", or all")
 	fl.StringSliceVar(&f.faults, "cases", []string{string(lab.Crash)}, "the same as --faults")
-	fl.StringSliceVar(&f.modes, "modes", []string{string(lab.NAT)}, "route, nat (strict filters), nat-open (no filter on what is for the router itself), or all")
+	fl.StringSliceVar(&f.modes, "modes", []string{string(lab.NAT)}, "route, nat (strict filters), nat-open (no filter on what is for the router itself), masquerade (the WAN has the shared address alone), or all")
 	fl.IntVar(&f.flows, "flows", 0, "other connections in the table")
 	fl.BoolVar(&f.quick, "quick", false, "up to three rounds of crashes, of xcarp and the fastest setting of each peer; none begins after 25 s")
 	fl.StringVar(&f.report, "report", "", "also write a report to this HTML file")
@@ -137,7 +137,7 @@ func (f *failover) check() (opt lab.FailoverOptions, err error) {
 	if f.flows > 0 {
 		for _, m := range opt.Modes {
 			if m == lab.Route {
-				return opt, usageError{errors.New("--flows needs a connection table: --modes nat or nat-open")}
+				return opt, usageError{errors.New("--flows needs a connection table: --modes nat, nat-open or masquerade")}
 			}
 		}
 	}

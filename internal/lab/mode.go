@@ -15,10 +15,14 @@ const (
 	Route   Mode = "route"    // forwarded as it is; no connection table
 	NAT     Mode = "nat"      // source NAT to the shared WAN address, strict filters
 	NATOpen Mode = "nat-open" // the same without a filter on what is for the router itself
+
+	// Masquerade is NAT to whatever address the WAN has. That is the shared one if
+	// no other is in its network: the routers' own are outside it.
+	Masquerade Mode = "masquerade"
 )
 
 // Modes lists all modes.
-var Modes = []Mode{Route, NAT, NATOpen}
+var Modes = []Mode{Route, NAT, NATOpen, Masquerade}
 
 // ParseMode finds a mode by its word.
 func ParseMode(s string) (Mode, error) {
@@ -49,14 +53,31 @@ func (m Mode) rules() string {
 		return "flush ruleset\n"
 	case NATOpen:
 		return strings.Replace(ruleset, fmt.Sprintf(inputPolicy, "drop"), fmt.Sprintf(inputPolicy, "accept"), 1)
+	case Masquerade:
+		return strings.Replace(ruleset, snat, "masquerade", 1)
 	}
 	return ruleset
 }
+
+// snat is what the ruleset does on the WAN.
+const snat = "snat to " + SharedWAN
 
 // makeRouter turns a node into a router of the mode.
 func (n *Node) makeRouter(ctx context.Context, m Mode) error {
 	if err := n.loadRuleset(ctx, m.rules()); err != nil {
 		return err
+	}
+	if m == Masquerade {
+		own := map[string]string{"fw-a": ownWANa, "fw-b": ownWANb}[n.Name]
+		for _, args := range []string{
+			"addr del " + own + "/24 dev eth0",
+			"addr add " + own + "/32 dev eth0",
+			"route add 203.0.113.0/24 dev eth0 scope link src " + own,
+		} {
+			if _, err := n.NS.Run(ctx, "ip", strings.Fields(args)...); err != nil {
+				return err
+			}
+		}
 	}
 	sysctls := map[string]string{
 		"net/ipv4/ip_forward":          "1",

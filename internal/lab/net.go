@@ -25,6 +25,8 @@ const (
 
 	clientAddr  = "10.0.0.100"
 	serverAddr  = "203.0.113.100"
+	ownWANa     = "203.0.113.2"
+	ownWANb     = "203.0.113.3"
 	serverAddr6 = "2001:db8:1::100"
 )
 
@@ -73,10 +75,10 @@ func New(ctx context.Context, mode Mode) (_ *Net, err error) {
 		}
 	}
 	for _, c := range []cable{
-		{n.A, "eth0", "wan", []string{"203.0.113.2/24", "2001:db8:1::2/64"}},
+		{n.A, "eth0", "wan", []string{ownWANa + "/24", "2001:db8:1::2/64"}},
 		{n.A, "eth1", "lan", []string{"10.0.0.2/24", "fd00:1::2/64"}},
 		{n.A, "eth2", "sync", []string{"172.30.0.1/24"}},
-		{n.B, "eth0", "wan", []string{"203.0.113.3/24", "2001:db8:1::3/64"}},
+		{n.B, "eth0", "wan", []string{ownWANb + "/24", "2001:db8:1::3/64"}},
 		{n.B, "eth1", "lan", []string{"10.0.0.3/24", "fd00:1::3/64"}},
 		{n.B, "eth2", "sync", []string{"172.30.0.2/24"}},
 		{n.Client, "eth0", "lan", []string{clientAddr + "/24", "fd00:1::100/64"}},

@@ -73,10 +73,10 @@ func (u ucarp) prepare(_ context.Context, n *Net) error {
 	for _, r := range n.Routers() {
 		s := settingOf(r)
 		s.AdvBase, s.AdvSkew = u.base, u.skewA
-		s.Own = map[string]string{"eth0": "203.0.113.2", "eth1": "10.0.0.2"}
+		s.Own = map[string]string{"eth0": ownWANa, "eth1": "10.0.0.2"}
 		if r == n.B {
 			s.AdvSkew = u.skewB
-			s.Own = map[string]string{"eth0": "203.0.113.3", "eth1": "10.0.0.3"}
+			s.Own = map[string]string{"eth0": ownWANb, "eth1": "10.0.0.3"}
 		}
 		if err := s.write("ucarp.sh", "ucarp-up.sh", "ucarp-down.sh"); err != nil {
 			return err

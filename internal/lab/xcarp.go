@@ -27,7 +27,7 @@ func XCarp(program string, sync bool) System {
 func XCarpProfile(program, profile string) System {
 	x := xcarp{program: program, sync: true, advBase: 1, advSkew: 100, detect: profile}
 	if profile == "classic" {
-		x.advBase, x.advSkew, x.detect = 0, 1, ""
+		x.advBase, x.advSkew, x.detect = 0, 1, "off"
 	}
 	return x.system(profile)
 }
@@ -42,8 +42,8 @@ func (x xcarp) system(profile string) System {
 		Start:       x.start,
 		Status:      x.status,
 		Transitions: xcarpTransitions,
-		Handover:    x.demote,
-		Takeback:    x.undemote,
+		Handover:    x.handover,
+		Takeback:    x.takeback,
 		Restart:     func(ctx context.Context, r *Node) error { return x.tell(ctx, r, "restart") },
 		Masters:     xcarpMasters,
 		Version:     func() string { return firstLine(x.program, "version") },
@@ -140,12 +140,24 @@ func (x xcarp) prepare(ctx context.Context, n *Net) error {
 	return nil
 }
 
-// demote is the planned move: xcarp demotes itself below its peer.
-func (x xcarp) demote(ctx context.Context, r *Node) error {
-	return x.tell(ctx, r, "demote", "--by", "240", "--reason", "handover")
+// handover is the planned move. Without pulses nobody can claim: a node demotes itself
+// below its peer.
+func (x xcarp) handover(ctx context.Context, r *Node) error {
+	if !x.pulses() {
+		return x.tell(ctx, r, "demote", "--by", "240", "--reason", "handover")
+	}
+	return x.tell(ctx, r, "handover")
 }
 
-func (x xcarp) undemote(ctx context.Context, r *Node) error { return x.tell(ctx, r, "undemote") }
+// takeback is the way back, of which a node is told that gave its role away.
+func (x xcarp) takeback(ctx context.Context, r *Node) error {
+	if !x.pulses() {
+		return x.tell(ctx, r, "undemote")
+	}
+	return x.tell(ctx, r.lab.B, "handover")
+}
+
+func (x xcarp) pulses() bool { return x.sync && x.detect != "off" }
 
 // tell carries out a command of an operator.
 func (x xcarp) tell(ctx context.Context, r *Node, args ...string) error {
