@@ -38,7 +38,8 @@ struct vhid {
 	__u64 term;  /* that the daemon knows of */
 	__u64 claim; /* the last one acknowledged: session, low half of its term; or 0 */
 	__u64 hint;  /* when a frame for the virtual MAC was last refused */
-	__u64 reserved[2];
+	__u64 first; /* when the first frame for it was taken; 0 asks for that */
+	__u64 reserved[1];
 };
 
 /* Whose an address is. */

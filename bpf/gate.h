@@ -339,13 +339,16 @@ static __always_inline int gate_vmac(struct ethhdr *eth, void *end, int proto, s
 	if (to) {
 		vhid = to;
 		silent = R_VMAC_OTHER;
+		v = vhid_of(to);
 	}
 	p = this_port();
-	if (!p || role_of(vhid) < ROLE_MASTER) {
-		if (!many && silent == R_VMAC_SILENT)
+	if (!p || !v || role_of(vhid) < ROLE_MASTER) {
+		if (v && !many && silent == R_VMAC_SILENT)
 			v->hint = bpf_ktime_get_boot_ns(); /* its master may be gone: see pulse.h */
 		return say(f, vhid, silent, DROP);
 	}
+	if (!v->first)
+		v->first = bpf_ktime_get_boot_ns();
 	set_mac(eth->h_dest, p->mac);
 	return say(f, vhid, R_VMAC_TAKEN, TAKE);
 }

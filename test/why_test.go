@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/nstest"
 )
 
 // TestWhyTellsTheCauseAndTheSteps cuts the master off, and asks the other node why it
@@ -65,4 +67,43 @@ func TestWhyTellsTheCauseAndTheSteps(t *testing.T) {
 	if _, err := p.b.xcarp("why", "--group", "dmz"); err == nil || !strings.Contains(err.Error(), `no change of group "dmz"`) {
 		t.Errorf("why --group dmz: got %v", err)
 	}
+}
+
+// TestWhyTellsBothSides hands over and then cuts the new master off: why tells how long
+// the claim took, when the first frame came, what the other node did meanwhile, and what
+// the pulses said.
+func TestWhyTellsBothSides(t *testing.T) {
+	t.Parallel()
+	p := watchedPair(t, "")
+	ask := func(n *node) string {
+		t.Helper()
+		out, err := n.xcarp("why", "--group", "lan")
+		if err != nil {
+			t.Fatalf("why: %v\n%s", err, out)
+		}
+		return out
+	}
+	tells := func(n *node, want ...string) {
+		t.Helper()
+		nstest.Eventually(t, 10*time.Second, "why of "+n.name+" tells "+strings.Join(want, ", "), func() bool {
+			out := ask(n)
+			for _, w := range want {
+				if !strings.Contains(out, w) {
+					return false
+				}
+			}
+			return true
+		})
+		t.Logf("%s:\n%s", n.name, ask(n))
+	}
+	if out, err := p.a.xcarp("handover"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p.client.Exec("ping", "-c", "1", "-W", "5", "10.0.0.1")
+	tells(p.b, "BACKUP → MASTER: handed over by fw-a", "done      claimed +", "announced +", "fw-a, lan: MASTER → DRAIN: claimed by a peer", "first frame as master: ")
+	tells(p.a, "MASTER → DRAIN: claimed by a peer", "fw-b, lan: BACKUP → MASTER: handed over by fw-a")
+
+	p.cut(p.b)
+	p.a.waitState(5*time.Second, "MASTER", "lan", "wan")
+	tells(p.a, "BACKUP → MASTER: master is silent", "pulses    ", " asks unanswered, the last answer ", "done      map +")
 }

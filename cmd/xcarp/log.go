@@ -115,6 +115,10 @@ func renderEvent(e *journal.Event) string {
 	if e.Text == "state" || e.Text == "adopted" {
 		return head + renderChange(e)
 	}
+	if e.Text == peersState {
+		return fmt.Sprintf("%s%s, %s: %s → %s: %s (term %s)", head, fieldText(e.Str("peer")), fieldText(e.Str("group")), fieldText(e.Str("from")), fieldText(e.Str("to")),
+			printable(e.Str("reason")), e.Str("term"))
+	}
 	var rest []string
 	for _, k := range slices.Sorted(maps.Keys(e.Fields)) {
 		rest = append(rest, k+"="+fieldText(e.Str(k)))
@@ -129,6 +133,14 @@ func renderEvent(e *journal.Event) string {
 // reach a terminal as it is.
 func fieldText(s string) string {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r == ' ' || r == '"' || !unicode.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// printable is the text, or its quoted form if a terminal could take it for more.
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(s)
 	}
 	return s

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +38,8 @@ func whyCommand(o *options) *cobra.Command {
 		Short: "Say why the state of a group changed last, or the Nth time before now",
 		Long: `Say why the state of a group changed last, or the Nth change back from now: what was
 heard until then, for how long this node waited and how late it was itself, what else
-happened on the way, and how long each step took that followed.`,
+happened on the way, also at the peers that could tell, and how long each step took that
+followed: claimed, map, advert, announced are times since the decision.`,
 		Args: words(0, 1),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			asJSON, err := o.json()
@@ -54,7 +56,7 @@ happened on the way, and how long each step took that followed.`,
 			if err != nil {
 				return err
 			}
-			y, err := explain(events, n, group)
+			y, err := explain(inTheirTime(events), n, group)
 			if err != nil {
 				return err
 			}
@@ -69,6 +71,21 @@ happened on the way, and how long each step took that followed.`,
 	o.outputFlag(cmd)
 	return cmd
 }
+
+// inTheirTime puts what a peer has told where it happened: it says how long ago that was.
+func inTheirTime(events []journal.Event) []journal.Event {
+	events = slices.Clone(events)
+	for i := range events {
+		if ago, ok := events[i].Fields["ago"].(float64); ok && events[i].Text == peersState {
+			events[i].At = events[i].At.Add(-time.Duration(ago * float64(time.Second)))
+		}
+	}
+	slices.SortStableFunc(events, func(a, b journal.Event) int { return a.At.Compare(b.At) })
+	return events
+}
+
+// peersState is the text of an event that a peer has told.
+const peersState = "peer's state"
 
 // explain finds the nth change back from the end, and what belongs to it.
 func explain(events []journal.Event, n int, group string) (*why, error) {
@@ -114,8 +131,12 @@ func (y *why) render() string {
 		}
 		fmt.Fprintf(&b, "  own delay %s\n", seconds(e, "late"))
 	}
+	if n := e.Str("pulses_missed"); n != "" {
+		fmt.Fprintf(&b, "  pulses    %s asks unanswered, the last answer %s before; %s is the limit, %s a slow answer\n",
+			n, seconds(e, "pulse_heard"), seconds(e, "pulse_limit"), seconds(e, "reflection"))
+	}
 	var steps []string
-	for _, s := range []string{"map", "advert", "announced"} {
+	for _, s := range []string{"claimed", "map", "advert", "announced"} {
 		if d := seconds(e, s); d != "" {
 			steps = append(steps, s+" +"+d)
 		}

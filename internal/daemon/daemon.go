@@ -77,6 +77,7 @@ type Daemon struct {
 	tracking *tracking
 	start    *starter
 	hooks    *hooks
+	story    story
 	operator *operator
 
 	table  *ct.Table
@@ -236,7 +237,7 @@ func (d *Daemon) openSync() error {
 		NotShared: d.facts.Local,
 		Demote:    d.demoteBySync,
 		OnRoles:   d.peerRoles,
-		OnPeer:    func(peer string, body []byte) { d.pulses.Heard(peer, body) },
+		OnPeer:    d.peerTold,
 		Log:       d.log,
 	})
 	if err == nil {
@@ -368,15 +369,19 @@ func ignoreCanceled(err error) error {
 // livenessEvery is how often each election gives a sign of life.
 const livenessEvery = 100 * time.Millisecond
 
-// liveness asks every election for signs of life.
+// liveness asks every election for signs of life, and looks after what takes a moment.
 func (d *Daemon) liveness(ctx context.Context) error {
 	t := time.NewTicker(livenessEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
+			if d.mirror != nil {
+				d.story.Tell(d)
+			}
 			for _, m := range d.members() {
 				m.group.Stamp()
+				d.lookForFirst(m)
 			}
 		case <-ctx.Done():
 			return nil

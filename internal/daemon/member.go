@@ -34,10 +34,11 @@ type member struct {
 	ifDown    int // how much a carpdev that is down demotes the siblings
 	sendErr   int // how much adverts that cannot be sent demote
 	clues     clues
-	state     atomic.Int32              // the carp.State that it was last known to be in
-	alive     atomic.Int64              // when the election loop last gave a sign of life, ns since boot
-	siblings  atomic.Pointer[[]*member] // of the same bundle, without this one
-	claimedAt atomic.Int64              // when a peer last claimed the group from us, ns since boot
+	state     atomic.Int32                     // the carp.State that it was last known to be in
+	alive     atomic.Int64                     // when the election loop last gave a sign of life, ns since boot
+	siblings  atomic.Pointer[[]*member]        // of the same bundle, without this one
+	claimedAt atomic.Int64                     // when a peer last claimed the group from us, ns since boot
+	first     atomic.Pointer[group.Transition] // that made us master, until a frame has come
 
 	joined io.Closer // multicast groups; nil once another member has them
 	peers  []*peer   // that adverts go to alone
@@ -113,7 +114,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 		TOS:          tos(g),
 		Dataplane:    dev.port,
 		Router:       forwards6(dev.name),
-		BeforeMaster: func() { d.beforeMaster(g.Name) },
+		BeforeMaster: func() { dev.port.AwaitFirst(g.VHID); d.beforeMaster(g.Name) },
 		OnRole:       func(t group.Transition) { d.onRole(m, t) },
 		OnStamp:      m.stamp,
 		OnClaim:      func(c carp.Claim, claiming bool) { d.pulses.Claim(m, c, claiming) },
@@ -308,10 +309,16 @@ func (d *Daemon) onRole(m *member, t group.Transition) {
 	if !t.Adopted {
 		d.metrics.transitions.WithLabelValues(t.Name, t.To.String(), t.Reason).Inc()
 		d.hooks.Tell(m.cfg, t)
+		if t.To == carp.Master {
+			m.awaitsFirst(t)
+		}
 	}
 	m.state.Store(int32(t.To))
 	if d.mirror != nil {
 		d.shareRoles(t)
+		if !t.Adopted {
+			d.story.Add(d, t)
+		}
 		if !t.Adopted { // that comes with its table, whatever the mirror knows yet
 			d.followSync(m)
 		}

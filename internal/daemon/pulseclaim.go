@@ -42,7 +42,7 @@ func (t *pulseThread) claim(p *pulsePlan, now time.Time) bool {
 	for m, c := range t.running {
 		verb, done := t.run(p, m, c, now)
 		if verb != nil {
-			moves = append(moves, group.Move{Group: m.group, Verb: verb})
+			moves = append(moves, group.Move{Group: m.group, Verb: verb, Pulses: group.Pulses{Claim: now.Sub(c.begun)}})
 		}
 		if !done && now.Sub(c.begun) < claimSoon {
 			open = true

@@ -24,6 +24,7 @@ const (
 	tellDevices
 	tellTake
 	tellUnheard
+	tellStory // see story.go; also without pulses
 )
 
 // tellMax bounds a message: a frame of 1280 bytes holds it.

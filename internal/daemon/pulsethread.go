@@ -448,7 +448,9 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 			t.tellUnheard(w)
 		}
 		if verb != nil {
-			moves = append(moves, group.Move{Group: w.member.group, Verb: verb})
+			moves = append(moves, group.Move{Group: w.member.group, Verb: verb, Pulses: group.Pulses{
+				Heard: now.Sub(f.Heard), Limit: f.Limit, Missed: f.Missed, Reflection: w.watch.Slowest(carp.PathCarpdev),
+			}})
 		}
 	}
 	if len(moves) > 0 {

@@ -158,7 +158,7 @@ func (m *maps) stamp(vhid uint8) *atomic.Uint64 {
 func (m *maps) forgetPulses(vhid uint8) {
 	v := m.vhid(vhid)
 	atomic.StoreUint32(&v.Demotion, 0)
-	for _, word := range []*uint64{&v.Term, &v.Claim, &v.Hint} {
+	for _, word := range []*uint64{&v.Term, &v.Claim, &v.Hint, &v.First} {
 		atomic.StoreUint64(word, 0)
 	}
 }

@@ -453,10 +453,22 @@ func TestFrameForTheVirtualMACIsAHint(t *testing.T) {
 			t.Errorf("%s: a master was given the hint %v", prog, got)
 		}
 		r.word(carp.Backup, 0)
+		r.port.AwaitFirst(testVHID)
 		before := bootNow()
 		r.run(t, prog, nil, in)
+		if got := r.port.First(testVHID); !got.IsZero() {
+			t.Errorf("%s: a backup took the first frame at %v", prog, got)
+		}
 		if got := carp.SinceBoot(r.port.Hint(testVHID)); got < before || got > bootNow() {
 			t.Errorf("%s: hint at %v, want after %v", prog, got, before)
+		}
+		r.word(carp.Master, time.Minute)
+		before = bootNow()
+		r.run(t, prog, nil, in)
+		first := carp.SinceBoot(r.port.First(testVHID))
+		r.run(t, prog, nil, in)
+		if got := carp.SinceBoot(r.port.First(testVHID)); first < before || got != first {
+			t.Errorf("%s: first frames at %v and %v, want one after %v", prog, first, got, before)
 		}
 	}
 }

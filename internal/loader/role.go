@@ -172,3 +172,27 @@ func (p *Port) Hint(vhid uint8) time.Time {
 	}
 	return carp.BootTime(time.Duration(at))
 }
+
+// AwaitFirst asks the programs to note when the next frame for the virtual MAC is taken.
+func (p *Port) AwaitFirst(vhid uint8) {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps != nil {
+		atomic.StoreUint64(&p.maps.vhid(vhid).First, 0)
+	}
+}
+
+// First is when the first frame for the virtual MAC was taken after AwaitFirst, zero if
+// there was none yet.
+func (p *Port) First(vhid uint8) time.Time {
+	p.alive.RLock()
+	defer p.alive.RUnlock()
+	if p.maps == nil {
+		return time.Time{}
+	}
+	at := atomic.LoadUint64(&p.maps.vhid(vhid).First)
+	if at == 0 {
+		return time.Time{}
+	}
+	return carp.BootTime(time.Duration(at))
+}

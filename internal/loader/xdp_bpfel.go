@@ -285,7 +285,8 @@ type xdpVhid struct {
 	Term     uint64
 	Claim    uint64
 	Hint     uint64
-	Reserved [2]uint64
+	First    uint64
+	Reserved [1]uint64
 }
 
 type xdpVhidFlag uint32

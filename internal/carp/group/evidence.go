@@ -57,11 +57,15 @@ func (t *Transition) fields() []zap.Field {
 		if e.Gaps > 0 {
 			f = append(f, zap.Int("gaps", e.Gaps), zap.Duration("gap_median", e.Gap), zap.Duration("gap_longest", e.Longest))
 		}
+		if p := &t.Pulses; p.Missed > 0 {
+			f = append(f, zap.Int("pulses_missed", p.Missed), zap.Duration("pulse_heard", p.Heard), zap.Duration("pulse_limit", p.Limit),
+				zap.Duration("reflection", p.Reflection))
+		}
 	}
 	for _, s := range []struct {
 		name string
 		at   time.Duration
-	}{{"map", t.Steps.Map}, {"advert", t.Steps.Advert}, {"announced", t.Steps.Announced}} {
+	}{{"claimed", t.Pulses.Claim}, {"map", t.Steps.Map}, {"advert", t.Steps.Advert}, {"announced", t.Steps.Announced}} {
 		if s.at > 0 {
 			f = append(f, zap.Duration(s.name, s.at))
 		}

@@ -107,7 +107,8 @@ type Transition struct {
 	Adopted  bool // To is what the dataplane had already: nothing changed for anybody else
 
 	Evidence Evidence // what was known when it was decided
-	Steps    Steps    // when what followed was done
+	Pulses   Pulses
+	Steps    Steps // when what followed was done
 }
 
 // Evidence is what a backup knew of its master when it decided.
@@ -118,6 +119,15 @@ type Evidence struct {
 	Gap     time.Duration // the median of the gaps between the adverts before
 	Longest time.Duration // the longest of them
 	Gaps    int           // how many there were; 0: Gap and Longest say nothing
+}
+
+// Pulses is what they had told by then. The zero value is nothing.
+type Pulses struct {
+	Heard      time.Duration // since the last answer
+	Limit      time.Duration // after how long unanswered asks count
+	Missed     int           // how many there were
+	Reflection time.Duration // what the slowest usual answer takes
+	Claim      time.Duration // from the first claim to its acknowledgement
 }
 
 // Steps are the times since the decision at which its effects were done. Zero: there

@@ -14,8 +14,9 @@ type Verb = func(*carp.Machine, time.Time) carp.Effects
 
 // Move is a verb for one group.
 type Move struct {
-	Group *Group
-	Verb  Verb
+	Group  *Group
+	Verb   Verb
+	Pulses Pulses // what is known from them, if it is about a takeover
 }
 
 // decision is what a verb wants, and how far that is.
@@ -28,7 +29,7 @@ type decision struct {
 // step calls one verb and carries out what it wants.
 func (g *Group) step(verb Verb) {
 	g.turn.Lock()
-	g.say(g.decide(verb))
+	g.say(g.decide(verb, Pulses{}))
 	g.turn.Unlock()
 	g.tell()
 }
@@ -42,7 +43,7 @@ func Together(moves []Move) {
 	ds := few[:0]
 	for _, m := range moves {
 		m.Group.turn.Lock()
-		ds = append(ds, m.Group.decide(m.Verb))
+		ds = append(ds, m.Group.decide(m.Verb, m.Pulses))
 	}
 	for i, m := range moves {
 		m.Group.say(ds[i])
@@ -56,7 +57,7 @@ func Together(moves []Move) {
 }
 
 // Do tells the group something at once, in the caller's goroutine; see Together.
-func (g *Group) Do(verb Verb) { Together([]Move{{g, verb}}) }
+func (g *Group) Do(verb Verb) { Together([]Move{{Group: g, Verb: verb}}) }
 
 // Stands returns the group's state and its term.
 func (g *Group) Stands() (carp.State, uint64) {
@@ -66,12 +67,12 @@ func (g *Group) Stands() (carp.State, uint64) {
 }
 
 // decide calls a verb and makes the dataplane follow.
-func (g *Group) decide(verb Verb) decision {
+func (g *Group) decide(verb Verb, pulses Pulses) decision {
 	g.mu.Lock()
 	now := g.now()
 	t := Transition{Name: g.cfg.Name, VHID: g.cfg.Machine.VHID, From: g.machine.State(), At: now}
 	if t.From == carp.Backup {
-		t.Evidence = g.evidence(now)
+		t.Evidence, t.Pulses = g.evidence(now), pulses
 	}
 	e := verb(g.machine, now)
 	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
@@ -149,7 +150,7 @@ func (g *Group) say(d decision) {
 		g.mu.Unlock()
 	}
 	if d.e.Advert != nil && !d.e.Advert.Goodbye() {
-		g.say(g.decide(func(m *carp.Machine, now time.Time) carp.Effects { return m.Sent(now, at, err) }))
+		g.say(g.decide(func(m *carp.Machine, now time.Time) carp.Effects { return m.Sent(now, at, err) }, Pulses{}))
 	}
 }
 

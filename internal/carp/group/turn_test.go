@@ -30,7 +30,7 @@ func TestTogetherStoresFirst(t *testing.T) {
 		})
 		told := len(a.transitions())
 		silent := func(m *carp.Machine, now time.Time) carp.Effects { return m.Silent(now, 0, "silent") }
-		Together([]Move{{a.Group, silent}, {b.Group, silent}})
+		Together([]Move{{Group: a.Group, Verb: silent}, {Group: b.Group, Verb: silent}})
 		if early != 0 || frames == 0 || a.state() != carp.Master || b.state() != carp.Master {
 			t.Fatalf("%d of %d frames left before both were MASTER: %v, %v", early, frames, a.state(), b.state())
 		}
@@ -71,7 +71,7 @@ func TestClaimsAreTold(t *testing.T) {
 				}
 			}
 		})
-		Together([]Move{{fast.Group, func(m *carp.Machine, _ time.Time) carp.Effects { m.Pulses(true); return carp.Effects{} }}})
+		Together([]Move{{Group: fast.Group, Verb: func(m *carp.Machine, _ time.Time) carp.Effects { m.Pulses(true); return carp.Effects{} }}})
 		all, _ := told()
 		for len(all) == 0 {
 			time.Sleep(10 * time.Millisecond)
@@ -82,8 +82,8 @@ func TestClaimsAreTold(t *testing.T) {
 			t.Fatalf("while it claims: %v and %v", fast.state(), slow.state())
 		}
 		term := all[0].Term
-		Together([]Move{{slow.Group, func(m *carp.Machine, now time.Time) carp.Effects { return m.Claimed(now, term) }}})
-		Together([]Move{{fast.Group, func(m *carp.Machine, now time.Time) carp.Effects { return m.Acked(now, term) }}})
+		Together([]Move{{Group: slow.Group, Verb: func(m *carp.Machine, now time.Time) carp.Effects { return m.Claimed(now, term) }}})
+		Together([]Move{{Group: fast.Group, Verb: func(m *carp.Machine, now time.Time) carp.Effects { return m.Acked(now, term) }}})
 		all, ended := told()
 		if fast.state() != carp.Master || slow.state() != carp.Drain || ended != 1 || len(all) != 1 {
 			t.Fatalf("after that: %v and %v, claims %v, ended %d", fast.state(), slow.state(), all, ended)
