@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
@@ -19,15 +20,16 @@ type Row struct {
 	Void     bool `json:"void"`     // over a third rejected: no figures
 	Dark     int  `json:"dark"`     // runs in which a path did not come back
 
-	BlackoutMS     *Spread `json:"blackout_ms"` // null without a run that counts
-	Blackout6MS    *Spread `json:"blackout6_ms"`
-	Lost           *Spread `json:"lost"`
-	Lost6          *Spread `json:"lost6"`
-	TCP            RowTCP  `json:"tcp"`
-	Queries        int     `json:"queries"`
-	DoubleAnswers  int     `json:"double_answers"`
-	DoubleForwards int     `json:"double_forwards"`
-	Raw            []Run   `json:"raw"`
+	BlackoutMS     *Spread   `json:"blackout_ms"` // null without a run that counts
+	Blackout6MS    *Spread   `json:"blackout6_ms"`
+	Lost           *Spread   `json:"lost"`
+	Lost6          *Spread   `json:"lost6"`
+	TCP            RowTCP    `json:"tcp"`
+	Queries        int       `json:"queries"`
+	DoubleAnswers  int       `json:"double_answers"`
+	DoubleForwards int       `json:"double_forwards"`
+	New            *Openings `json:"new,omitempty"` // all runs together
+	Raw            []Run     `json:"raw"`
 }
 
 // RowTCP is what became of the connections.
@@ -124,6 +126,7 @@ func (r *Row) sum() {
 		r.Queries += run.Queries
 		r.DoubleAnswers += run.DoubleAnswers
 		r.DoubleForwards += run.DoubleForwards
+		r.New = r.New.plus(run.New)
 	}
 	r.BlackoutMS, r.Blackout6MS = NewSpread(blackout), NewSpread(blackout6)
 	r.Lost, r.Lost6 = NewSpread(lost), NewSpread(lost6)
@@ -131,6 +134,21 @@ func (r *Row) sum() {
 	if p := NewSpread(pause); p != nil {
 		r.TCP.PauseMS = &p.P50
 	}
+}
+
+// plus adds up what was opened, and spans what broke.
+func (o *Openings) plus(p *Openings) *Openings {
+	if o == nil || p == nil {
+		return cmp.Or(o, p)
+	}
+	sum := &Openings{Opened: o.Opened + p.Opened, Broken: o.Broken + p.Broken, FirstMS: o.FirstMS, LastMS: o.LastMS}
+	switch {
+	case o.Broken == 0:
+		sum.FirstMS, sum.LastMS = p.FirstMS, p.LastMS
+	case p.Broken > 0:
+		sum.FirstMS, sum.LastMS = min(o.FirstMS, p.FirstMS), max(o.LastMS, p.LastMS)
+	}
+	return sum
 }
 
 // BestPeer returns the row with the shortest median blackout among the other

@@ -34,24 +34,34 @@ type Run struct {
 	Error    string `json:"error,omitempty"` // the run could not be made; nothing below holds
 	Rejected bool   `json:"rejected"`
 
-	BlackoutMS     float64 `json:"blackout_ms"` // IPv4
-	Blackout6MS    float64 `json:"blackout6_ms"`
-	Dark           bool    `json:"dark"` // a path did not come back while it was watched: its blackout is a lower bound
-	Sent           int     `json:"sent"` // probes, each family
-	Lost           int     `json:"lost"`
-	Lost6          int     `json:"lost6"`
-	DoubleForwards int     `json:"double_forwards"` // probes that arrived, or were answered, more than once
-	Queries        int     `json:"queries"`         // ARP and ND requests for shared addresses
-	DoubleAnswers  int     `json:"double_answers"`  // of these, answered by both routers
-	TCP            RunTCP  `json:"tcp"`
-	Settled        bool    `json:"settled"` // roles were as they should be at the end
-	Transitions    int     `json:"transitions"`
+	BlackoutMS     float64   `json:"blackout_ms"` // IPv4
+	Blackout6MS    float64   `json:"blackout6_ms"`
+	Dark           bool      `json:"dark"` // a path did not come back while it was watched: its blackout is a lower bound
+	Sent           int       `json:"sent"` // probes, each family
+	Lost           int       `json:"lost"`
+	Lost6          int       `json:"lost6"`
+	DoubleForwards int       `json:"double_forwards"` // probes that arrived, or were answered, more than once
+	Queries        int       `json:"queries"`         // ARP and ND requests for shared addresses
+	DoubleAnswers  int       `json:"double_answers"`  // of these, answered by both routers
+	TCP            RunTCP    `json:"tcp"`
+	New            *Openings `json:"new,omitempty"` // connections that were opened meanwhile; of a lost daemon
+	Settled        bool      `json:"settled"`       // roles were as they should be at the end
+	Transitions    int       `json:"transitions"`
 
 	SenderGapMS float64 `json:"sender_gap_ms"` // the prober's own longest gap around the fault
 	FaultTookMS float64 `json:"fault_took_ms"` // until all of the fault was in place
 	WatchedMS   float64 `json:"watched_ms"`
 	Load        float64 `json:"load"` // average of the last minute when the run began
 	Spans       []Span  `json:"spans"`
+}
+
+// Openings are connections that were opened from a fault on, while it was watched.
+type Openings struct {
+	Opened int `json:"opened"`
+	Broken int `json:"broken"` // of these, did not live to the end
+
+	FirstMS float64 `json:"first_broken_ms"` // when the first and the last of the broken ones were opened
+	LastMS  float64 `json:"last_broken_ms"`
 }
 
 // RunTCP is what became of the two connections: one on which the client asks and

@@ -38,6 +38,15 @@ func Table(rows []Row) string {
 func (r Report) Text() string {
 	var b strings.Builder
 	b.WriteString(Table(r.Rows))
+	for _, row := range r.Rows {
+		if n := row.New; n != nil {
+			fmt.Fprintf(&b, "new connections, %s, %s: %d opened, %d broke", Title(row), Name(row.System, row.Profile), n.Opened, n.Broken)
+			if n.Broken > 0 {
+				fmt.Fprintf(&b, ", opened %.0f to %.0f ms after the fault", n.FirstMS, n.LastMS)
+			}
+			b.WriteString("\n")
+		}
+	}
 	fmt.Fprintf(&b, "\n%s, %d × %s, Linux %s; prober's own gaps: p50 %.2f, p99 %.2f, max %.1f ms; load %.1f\n",
 		r.Began.Format("2006-01-02"), r.Host.CPUs, r.Host.CPU, r.Host.Kernel, r.Noise.P50MS, r.Noise.P99MS, r.Noise.MaxMS, r.Noise.Load)
 	for _, a := range r.Absent {

@@ -27,7 +27,7 @@ const (
 
 	// In a hurry it is asked so often, and waited that long each time.
 	earsLooks = 2
-	earsLook  = 3 * time.Millisecond
+	earsLook  = 2 * time.Millisecond
 
 	targetsMax = 4 // neighbours to ask
 )

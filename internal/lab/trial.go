@@ -41,6 +41,7 @@ type trial struct {
 	streams *Streams
 	rst     *Resets
 	ask     *Asker
+	opens   *Opener // of a lost daemon
 	cut     *Cut
 	load    float64
 
@@ -58,6 +59,7 @@ type watch struct {
 	resets      int
 	masters     int
 	settled     bool
+	opened      *bench.Openings
 }
 
 // Run builds a lab, runs the system in it, makes the fault, heals it, and takes
@@ -123,6 +125,10 @@ func (r *trial) measure(ctx context.Context) (watches []watch, err error) {
 	if err := r.watch(ctx, &w); err != nil {
 		return nil, err
 	}
+	if r.opens != nil {
+		o := r.opens.Check(w.from, w.end)
+		w.opened = &o
+	}
 	want := Backup // where fw-a should be, if that can be asked
 	if !r.Fault.effect().moves {
 		want = Master
@@ -174,6 +180,11 @@ func (r *trial) traffic(ctx context.Context) (err error) {
 	}
 	if r.ask, err = r.net.StartAsker(); err != nil {
 		return err
+	}
+	if r.Fault == Kill9 || r.Fault == Sigstop {
+		if r.opens, err = r.net.StartOpener(ctx); err != nil {
+			return err
+		}
 	}
 	from := r.net.now()
 	// The fault must not always hit the same phase of the pair's timers.
@@ -251,7 +262,7 @@ func (r *trial) evaluate(w watch) bench.Run {
 	gap, rejected := bench.Reject(near, w.from, w.after)
 	run.Rejected, run.SenderGapMS = rejected, ms(gap)
 	run.FaultTookMS, run.WatchedMS = ms(w.after-w.from), ms(w.end-w.from)
-	run.Settled, run.Transitions = w.settled, w.masters
+	run.Settled, run.Transitions, run.New = w.settled, w.masters, w.opened
 
 	for i, lane := range []string{"IPv4", "IPv6"} {
 		// What was lost just before the fault is the fault's, too: it was under way.
@@ -303,6 +314,9 @@ func (r *trial) close() error {
 	if r.ask != nil {
 		answers, err := r.ask.Stop()
 		r.answers, errs = answers, append(errs, err)
+	}
+	if r.opens != nil {
+		r.opens.Close()
 	}
 	if r.streams != nil {
 		r.streams.Close()
