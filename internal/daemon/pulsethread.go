@@ -496,7 +496,7 @@ func (t *pulseThread) handedOver(p *pulsePlan, now time.Time) {
 		}
 	}
 	if len(moves) > 0 {
-		group.Together(moves)
+		group.Together(dedupe(moves)) // an offer may have come twice
 	}
 }
 

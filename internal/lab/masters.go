@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	arpRequests = 20
-	arpInterval = 20 * time.Millisecond
-	arpSettle   = 300 * time.Millisecond // an answer can be late on a veth, see attachPass
+	mastersTries = 3
+	arpRequests  = 20
+	arpInterval  = 20 * time.Millisecond
+	arpSettle    = 300 * time.Millisecond // an answer can be late on a veth, see attachPass
 )
 
 // Masters is who answers for the shared LAN address.
@@ -31,9 +32,23 @@ type Masters struct {
 // is more, because all members of a group answer with the same virtual MAC.
 func (m Masters) Count() int { return max(len(m.MACs), len(m.Repliers)) }
 
-// Masters asks for the shared LAN address by ARP, from the client, and watches
+// moved reports whether both routers answered, and no request twice: the role went from
+// one to the other meanwhile.
+func (m Masters) moved() bool { return m.Count() > 1 && m.Answers <= m.Requests }
+
+// Masters asks who is master, anew if the role moves meanwhile.
+func (n *Net) Masters(ctx context.Context) (m Masters, err error) {
+	for range mastersTries {
+		if m, err = n.askMasters(ctx); err != nil || !m.moved() {
+			break
+		}
+	}
+	return m, err
+}
+
+// askMasters asks for the shared LAN address by ARP, from the client, and watches
 // the client's interface and the ports of both routers for answers.
-func (n *Net) Masters(ctx context.Context) (Masters, error) {
+func (n *Net) askMasters(ctx context.Context) (Masters, error) {
 	m := Masters{Requests: arpRequests, MACs: []string{}, Repliers: []string{}}
 	dev, err := n.Client.h.LinkByName("eth0")
 	if err != nil {

@@ -29,21 +29,30 @@ type decision struct {
 // step calls one verb and carries out what it wants.
 func (g *Group) step(verb Verb) {
 	g.turn.Lock()
-	g.say(g.decide(verb, Pulses{}))
+	d := g.decide(verb, Pulses{})
+	g.follow(&d)
+	g.say(d)
 	g.turn.Unlock()
 	g.tell()
 }
 
 // Together tells several groups something at once, in the caller's goroutine: first
-// all of them decide and their dataplanes follow, then all speak. Nothing in it
-// waits for Run, a log or a disk; that comes later, in Run's goroutine. Only one
-// goroutine may call it for several groups.
+// all of them decide, then their dataplanes follow, and then all speak. Whatever has to
+// be waited for comes before the first dataplane follows: one that is MASTER on the LAN
+// alone must not send from the shared address of the WAN. Nothing in it waits for Run, a
+// log or a disk; that comes later, in Run's goroutine. Only one goroutine may call it for
+// several groups.
 func Together(moves []Move) {
 	var few [8]decision
 	ds := few[:0]
 	for _, m := range moves {
 		m.Group.turn.Lock()
+	}
+	for _, m := range moves {
 		ds = append(ds, m.Group.decide(m.Verb, m.Pulses))
+	}
+	for i, m := range moves {
+		m.Group.follow(&ds[i])
 	}
 	for i, m := range moves {
 		m.Group.say(ds[i])
@@ -66,7 +75,7 @@ func (g *Group) Stands() (carp.State, uint64) {
 	return g.machine.State(), g.machine.Term()
 }
 
-// decide calls a verb and makes the dataplane follow.
+// decide calls a verb, and tells of what it changes here.
 func (g *Group) decide(verb Verb, pulses Pulses) decision {
 	g.mu.Lock()
 	now := g.now()
@@ -105,10 +114,16 @@ func (g *Group) decide(verb Verb, pulses Pulses) decision {
 		}
 	}
 	d := decision{t: t, e: e}
+	if t.To == carp.Master && t.From != carp.Master && g.cfg.BeforeMaster != nil {
+		g.cfg.BeforeMaster()
+	}
+	return d
+}
+
+// follow makes the dataplane do what was decided.
+func (g *Group) follow(d *decision) {
+	t, e := &d.t, &d.e
 	if t.To == carp.Master && t.From != carp.Master {
-		if g.cfg.BeforeMaster != nil {
-			g.cfg.BeforeMaster()
-		}
 		g.cfg.Dataplane.SetTerm(t.VHID, t.Term)
 	}
 	if e.Accept {
@@ -123,9 +138,8 @@ func (g *Group) decide(verb Verb, pulses Pulses) decision {
 			g.log.Error("set role", zap.String("group", t.Name), zap.Uint8("vhid", t.VHID),
 				zap.Stringer("role", e.Role.State), zap.Error(d.err))
 		}
-		d.t.Steps.Map = g.now().Sub(t.At)
+		t.Steps.Map = g.now().Sub(t.At)
 	}
-	return d
 }
 
 // say does the rest of what the Machine wants. A role that did not reach the
@@ -150,7 +164,9 @@ func (g *Group) say(d decision) {
 		g.mu.Unlock()
 	}
 	if d.e.Advert != nil && !d.e.Advert.Goodbye() {
-		g.say(g.decide(func(m *carp.Machine, now time.Time) carp.Effects { return m.Sent(now, at, err) }, Pulses{}))
+		next := g.decide(func(m *carp.Machine, now time.Time) carp.Effects { return m.Sent(now, at, err) }, Pulses{})
+		g.follow(&next)
+		g.say(next)
 	}
 }
 
