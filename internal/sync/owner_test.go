@@ -89,7 +89,7 @@ func TestTakeoverAfterCrash(t *testing.T) {
 		a.stop()
 		b.table.end(tcp(7, 0).Orig) // lost on b, unseen; the takeover notices
 		b.m.Own(true)
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(surveyAfter + 100*time.Millisecond)
 		if got := len(b.table.all()); got != 301 {
 			t.Errorf("flows after the takeover: got %d, want 301", got)
 		}

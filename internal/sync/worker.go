@@ -17,6 +17,12 @@ const (
 	retryDump = time.Second
 
 	recheckAfter = time.Second // an overrun, to reconcile once more
+
+	// surveyAfter is how long a new owner leaves the kernel's table alone. The kernel
+	// walks through all of its buckets at one go, with softirqs off: that took 9 ms of
+	// 262144 empty ones, a time in which a CPU forwards nothing, and nobody needs the
+	// result at the instant of a takeover.
+	surveyAfter = 300 * time.Millisecond
 )
 
 // errRole ends a dump whose result nobody needs any more.
@@ -87,8 +93,9 @@ func (m *Mirror) due(now time.Duration) task {
 		m.recheckAt, m.reconcile = 0, "overrun"
 	}
 	t := task{takeover: m.takeover, reason: m.reconcile}
+	early := m.own && now < m.ownSince+surveyAfter
 	for _, p := range m.peers {
-		if p.serve.due && !p.dropping {
+		if p.serve.due && !p.dropping && !early {
 			p.serve.due = false
 			t.serve = append(t.serve, p)
 		}
@@ -96,7 +103,7 @@ func (m *Mirror) due(now time.Duration) task {
 			p.request(now, "periodic", false)
 		}
 	}
-	if m.own && (t.takeover || t.reason != "" || t.serve != nil) {
+	if m.own && !early && (t.takeover || t.reason != "" || t.serve != nil) {
 		m.takeover, m.reconcile = false, ""
 		t.survey = true
 		return t
