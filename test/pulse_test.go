@@ -221,3 +221,36 @@ func TestTheEarlierMasterStopsWhenTheNetworkHeals(t *testing.T) {
 	p.a.waitState(20*time.Second, "MASTER", "lan", "wan")
 	p.b.waitState(3*time.Second, "BACKUP", "lan", "wan")
 }
+
+// TestABundlePreemptsAsOne demotes the master and takes that back: its groups learn of it
+// one after the other, and yet none may move before the other can. On the LAN alone it
+// would take frames that it cannot forward.
+func TestABundlePreemptsAsOne(t *testing.T) {
+	p := watchedPair(t, "")
+	for range 3 {
+		if out, err := p.a.xcarp("demote"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		p.moved(10 * time.Second) // who was claimed from does not come back for a master-down time
+		p.b.waitInSync(10 * time.Second)
+		if out, err := p.a.xcarp("undemote"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		p.a.waitState(10*time.Second, "MASTER", "lan", "wan")
+		p.a.waitInSync(10 * time.Second)
+	}
+	lan, wan := p.a.changes("lan"), p.a.changes("wan")
+	masters := 0
+	for i := range min(len(lan), len(wan)) {
+		apart := lan[i].at.Sub(wan[i].at).Abs()
+		if lan[i].to != wan[i].to || apart > 500*time.Millisecond { // the next advert would be a second later
+			t.Errorf("lan is %s %v from wan %s", lan[i].to, apart, wan[i].to)
+		}
+		if lan[i].to == "MASTER" {
+			masters++
+		}
+	}
+	if masters != 4 || len(lan) != len(wan) {
+		t.Errorf("fw-a became master %d times, want 4: lan %v, wan %v", masters, lan, wan)
+	}
+}

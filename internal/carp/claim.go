@@ -10,6 +10,10 @@ const (
 	// claimPause is from a claim that was refused to the next.
 	claimPause = 100 * time.Millisecond
 
+	// postponement is from a claim that had to wait for the rest of its bundle, in vain,
+	// to the next.
+	postponement = 20 * time.Millisecond
+
 	// claimantTime is how long, after the drain, we wait for word of a node that
 	// has claimed our role.
 	claimantTime = 100 * time.Millisecond
@@ -23,11 +27,15 @@ const (
 // that it is no longer wanted.
 type Claim struct {
 	Term uint64 // that it will have
+
+	// Planned says that the master is well and merely worse: there is time to move with
+	// the rest of the bundle, and no reason to move without; see Postpone.
+	Planned bool
 }
 
 // bid is our claim while it is under way.
 type bid struct {
-	term   uint64
+	Claim
 	reason string
 	until  time.Time
 }
@@ -41,7 +49,7 @@ func (m *Machine) Claiming() (Claim, bool) {
 	if m.bid == nil {
 		return Claim{}, false
 	}
-	return Claim{m.bid.term}, true
+	return m.bid.Claim, true
 }
 
 // Silent tells that the master of a term, and everything else of its node, is
@@ -92,14 +100,25 @@ func (m *Machine) take(now time.Time, reason string) Effects {
 	case m.bid != nil, now.Before(m.refused):
 		return Effects{}
 	}
-	m.bid = &bid{term: m.seen + 1, reason: reason, until: now.Add(claimTime)}
-	return Effects{Claim: &Claim{m.bid.term}}
+	m.bid = &bid{Claim: Claim{Term: m.seen + 1}, reason: reason, until: now.Add(claimTime)}
+	c := m.bid.Claim
+	return Effects{Claim: &c}
+}
+
+// Postpone gives up a claim of a term that nobody has heard of yet, for a moment: what
+// has to move with this group is not ready to. The next advert is a reason anew, or the
+// rest of the bundle is; see Follow.
+func (m *Machine) Postpone(now time.Time, term uint64) Effects {
+	if m.bid != nil && m.bid.Term == term {
+		m.bid, m.refused = nil, now.Add(postponement)
+	}
+	return m.Tick(now)
 }
 
 // Acked tells that the claim of a term was acknowledged: who was master has stopped,
 // and will not be one of that term.
 func (m *Machine) Acked(now time.Time, term uint64) Effects {
-	if m.bid == nil || m.bid.term != term || m.state != Backup {
+	if m.bid == nil || m.bid.Term != term || m.state != Backup {
 		return m.Tick(now)
 	}
 	return m.become(now, Master, m.bid.reason)
@@ -108,7 +127,7 @@ func (m *Machine) Acked(now time.Time, term uint64) Effects {
 // Refused tells that the claim of a term was refused by somebody who knows of a
 // later one.
 func (m *Machine) Refused(now time.Time, term, theirs uint64) Effects {
-	if m.bid != nil && m.bid.term == term {
+	if m.bid != nil && m.bid.Term == term {
 		m.seen = max(m.seen, theirs)
 		m.bid, m.refused = nil, now.Add(claimPause)
 	}
@@ -119,7 +138,7 @@ func (m *Machine) Refused(now time.Time, term, theirs uint64) Effects {
 // stopped answering already, if it was master; here the rest follows.
 func (m *Machine) Claimed(now time.Time, term uint64) Effects {
 	e, lapsed := m.lapse(now)
-	if m.bid != nil && m.bid.term <= term {
+	if m.bid != nil && m.bid.Term <= term {
 		m.bid, m.refused = nil, now.Add(claimPause)
 	}
 	m.seen = max(m.seen, term)

@@ -67,6 +67,9 @@ func (m *Machine) replace(now time.Time, h *Heard, reason string) Effects {
 	if m.state == Backup { // until it has stopped it is the master
 		m.heed(now, h)
 	}
+	if e.Claim != nil {
+		m.bid.Planned, e.Claim.Planned = true, true
+	}
 	return e
 }
 

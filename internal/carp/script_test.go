@@ -184,6 +184,8 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 		return show(m.Acked(now, a.num(t, "term")))
 	case "refused":
 		return show(m.Refused(now, a.num(t, "term"), a.num(t, "theirs")))
+	case "postpone":
+		return show(m.Postpone(now, a.num(t, "term")))
 	case "claimed":
 		return show(m.Claimed(now, a.num(t, "term")))
 	case "handover":
@@ -217,7 +219,11 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 func show(e Effects) string {
 	var parts []string
 	if e.Claim != nil {
-		parts = append(parts, fmt.Sprintf("claim term %d", e.Claim.Term))
+		what := "claim"
+		if e.Claim.Planned {
+			what = "plan"
+		}
+		parts = append(parts, fmt.Sprintf("%s term %d", what, e.Claim.Term))
 	}
 	if e.Accept {
 		parts = append(parts, "accept")

@@ -8,34 +8,27 @@ import (
 	"github.com/xcarp/xcarp/internal/carp/group"
 )
 
+// bundleWait is how long a planned claim waits for the rest of its bundle.
+const bundleWait = 20 * time.Millisecond
+
 // claimRun is a claim as far as the thread has brought it.
 type claimRun struct {
-	term  uint64
-	begun time.Time
-	sent  time.Time
-	nonce uint64 // the first
+	term    uint64
+	begun   time.Time
+	sent    time.Time
+	nonce   uint64 // the first
+	planned bool   // it waits until the whole bundle claims; see carp.Claim
+	led     bool   // the rest of the bundle has been asked to follow
 }
 
 // claim brings the claims of the groups to the dataplanes of the peers, and their
 // answers back. It reports whether there are any.
 func (t *pulseThread) claim(p *pulsePlan, now time.Time) bool {
-	for {
-		fresh := t.freshClaims(now)
-		if len(fresh) == 0 {
+	t.freshClaims(now)
+	for n := len(t.running); n > 0 && t.lead(p); n = len(t.running) {
+		if t.freshClaims(now); len(t.running) == n {
 			break
 		}
-		var moves []group.Move
-		for _, m := range fresh {
-			for _, s := range m.bundled() {
-				if t.running[s] == nil {
-					moves = append(moves, group.Move{Group: s.group, Verb: t.following(p, s)})
-				}
-			}
-		}
-		if len(moves) == 0 {
-			break
-		}
-		group.Together(dedupe(moves)) // they may claim as well
 	}
 	var moves []group.Move
 	open := false
@@ -61,25 +54,8 @@ func (t *pulseThread) claim(p *pulsePlan, now time.Time) bool {
 	return len(t.running) > 0
 }
 
-// following has a group do as a sibling that claims: as Follow, and also if its master
-// answers that it is more demoted, though the advert that says so is still to come.
-func (t *pulseThread) following(p *pulsePlan, m *member) group.Verb {
-	his := -1
-	for _, w := range p.watched {
-		if answer, at := w.watch.Last(); w.member == m && w.last.Master && !at.IsZero() {
-			his = int(answer.Demotion)
-		}
-	}
-	return func(m *carp.Machine, now time.Time) carp.Effects {
-		if his > m.Demotion() {
-			return m.Claim(now, "following the bundle")
-		}
-		return m.Follow(now)
-	}
-}
-
-// freshClaims notes what the groups want, and returns those that are new.
-func (t *pulseThread) freshClaims(now time.Time) (fresh []*member) {
+// freshClaims notes what the groups want.
+func (t *pulseThread) freshClaims(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for m := range t.running {
@@ -89,11 +65,58 @@ func (t *pulseThread) freshClaims(now time.Time) (fresh []*member) {
 	}
 	for m, c := range t.claims {
 		if t.running[m] == nil {
-			t.running[m] = &claimRun{term: c.Term, begun: now}
-			fresh = append(fresh, m)
+			t.running[m] = &claimRun{term: c.Term, begun: now, planned: c.Planned || t.follows[m]}
 		}
 	}
-	return fresh
+	clear(t.follows)
+}
+
+// lead has the rest of each bundle that claims do so as well, and reports whether there
+// was anybody to ask.
+func (t *pulseThread) lead(p *pulsePlan) bool {
+	var moves []group.Move
+	for m, c := range t.running {
+		if c.led && !(c.planned && c.nonce == 0) {
+			continue
+		}
+		c.led = true
+		for _, s := range m.bundled() {
+			if t.lags(s) {
+				moves = append(moves, group.Move{Group: s.group, Verb: t.following(p, s, c.planned)})
+				t.follows[s] = c.planned
+			}
+		}
+	}
+	if len(moves) == 0 {
+		return false
+	}
+	group.Together(dedupe(moves)) // they may claim as well
+	return true
+}
+
+// lags reports whether a group that takes part is neither master here nor claims to be.
+func (t *pulseThread) lags(m *member) bool {
+	s, _ := m.group.Stands()
+	return s != carp.Master && s != carp.Init && t.running[m] == nil
+}
+
+// following has a group do as a sibling that claims. What is planned moves if it would
+// gain by it: as Follow, and also if its master answers that it is more demoted, though
+// the advert that says so is still to come. Otherwise there is a reason for the bundle to
+// leave that node.
+func (t *pulseThread) following(p *pulsePlan, m *member, planned bool) group.Verb {
+	his, master := -1, false
+	for _, w := range p.watched {
+		if answer, at := w.watch.Last(); w.member == m && w.last.Master && !at.IsZero() {
+			his, master = int(answer.Demotion), true
+		}
+	}
+	return func(m *carp.Machine, now time.Time) carp.Effects {
+		if his > m.Demotion() || master && !planned {
+			return m.Claim(now, "following the bundle")
+		}
+		return m.Follow(now)
+	}
 }
 
 func dedupe(moves []group.Move) []group.Move {
@@ -109,6 +132,12 @@ func dedupe(moves []group.Move) []group.Move {
 // run sends a claim to every peer that answers for the group, and returns what came
 // of it: all have to acknowledge it. done says that all have answered.
 func (t *pulseThread) run(p *pulsePlan, m *member, c *claimRun, now time.Time) (verb group.Verb, done bool) {
+	if c.planned && c.nonce == 0 && slices.ContainsFunc(m.bundled(), t.lags) {
+		if now.Sub(c.begun) < bundleWait {
+			return nil, false
+		}
+		return func(m *carp.Machine, now time.Time) carp.Effects { return m.Postpone(now, c.term) }, true
+	}
 	send := now.Sub(c.sent) >= claimEvery
 	if send {
 		c.sent = now

@@ -113,6 +113,7 @@ type pulseThread struct {
 	// The thread's own.
 	sockets map[int]int // by ifindex
 	running map[*member]*claimRun
+	follows map[*member]bool // asked to follow a claim: is that a planned one?
 	frame   []byte
 	pulsing map[*member]bool
 	unheard map[*member]bool
@@ -131,7 +132,7 @@ func newPulseThread(d *Daemon) (*pulseThread, error) {
 	}
 	t := &pulseThread{
 		d: d, log: d.log, wake: fd, claims: map[*member]carp.Claim{},
-		sockets: map[int]int{}, running: map[*member]*claimRun{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
+		sockets: map[int]int{}, running: map[*member]*claimRun{}, follows: map[*member]bool{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
 	}
 	t.plan.Store(&pulsePlan{})
 	return t, nil
@@ -482,17 +483,16 @@ func (t *pulseThread) handedOver(p *pulsePlan, now time.Time) {
 	t.mu.Unlock()
 	var moves []group.Move
 	for _, k := range takes {
-		for _, w := range p.watched {
-			if w.peer != k.peer || !slices.Contains(k.groups, w.member.cfg.Name) || !w.last.Master {
-				continue
-			}
-			reason := "handed over by " + k.peer
-			moves = append(moves, group.Move{Group: w.member.group, Verb: func(m *carp.Machine, now time.Time) carp.Effects {
-				if m.Demotion() >= unready {
-					return m.Tick(now) // it would be worse than what is
-				}
-				return m.Claim(now, reason)
-			}})
+		offered := slices.DeleteFunc(slices.Clone(p.watched), func(w *watched) bool {
+			return w.peer != k.peer || !slices.Contains(k.groups, w.member.cfg.Name)
+		})
+		// All of it or nothing: it would be worse than what is.
+		if slices.ContainsFunc(offered, func(w *watched) bool { return !w.last.Master || w.member.group.Status().Demotion >= unready }) {
+			continue
+		}
+		reason := "handed over by " + k.peer
+		for _, w := range offered {
+			moves = append(moves, group.Move{Group: w.member.group, Verb: func(m *carp.Machine, now time.Time) carp.Effects { return m.Claim(now, reason) }})
 		}
 	}
 	if len(moves) > 0 {
