@@ -205,6 +205,9 @@ func TestTheEarlierMasterStopsWhenTheNetworkHeals(t *testing.T) {
 	if g := p.a.group("lan"); g.State != "MASTER" {
 		t.Fatalf("fw-a is %s: %s", g.State, g.Reason)
 	}
+	// Until they have met again no word of the other's role comes over the sync channel.
+	nstest.Eventually(t, 10*time.Second, "no session", func() bool { s := p.a.status(); return s != nil && !s.Sync[0].Up })
+	before := len(p.a.log.String())
 	apart("off")
 	healed := time.Now()
 	p.a.waitState(3*time.Second, "BACKUP", "lan", "wan")
@@ -220,6 +223,9 @@ func TestTheEarlierMasterStopsWhenTheNetworkHeals(t *testing.T) {
 	// When their tables are equal the better one has it back.
 	p.a.waitState(20*time.Second, "MASTER", "lan", "wan")
 	p.b.waitState(3*time.Second, "BACKUP", "lan", "wan")
+	if log := p.a.log.String()[before:]; strings.Contains(log, "master timed out") {
+		t.Error("fw-a took the role back without its successor's consent")
+	}
 }
 
 // TestABundlePreemptsAsOne demotes the master and takes that back: its groups learn of it

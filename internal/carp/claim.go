@@ -159,6 +159,26 @@ func (m *Machine) Claimed(now time.Time, term uint64) Effects {
 	return e
 }
 
+// Reassert tells that a node that was master of an earlier term has acknowledged our
+// claim, while we are master: it waits for a word of us, and switches may have learnt
+// where it is.
+func (m *Machine) Reassert(now time.Time) Effects {
+	if e, lapsed := m.lapse(now); lapsed || m.state != Master {
+		return e
+	}
+	return m.claim(now)
+}
+
+// Vouched tells that a peer's dataplane answers as MASTER of a term. If we made way to
+// that one it is the word that we wait for.
+func (m *Machine) Vouched(now time.Time, term uint64) Effects {
+	at := now.Add(MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew))
+	if m.yield != 0 && term >= m.yield && (m.state == Backup || m.state == Drain) && at.After(m.down) {
+		m.down = at
+	}
+	return m.Tick(now)
+}
+
 // Handover lets a peer have the role, and does not take it back by itself as long
 // as that peer lives and is not demoted. asked says that the peer will claim it;
 // otherwise it is told by a goodbye.

@@ -184,6 +184,10 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 		return show(m.Acked(now, a.num(t, "term")))
 	case "refused":
 		return show(m.Refused(now, a.num(t, "term"), a.num(t, "theirs")))
+	case "reassert":
+		return show(m.Reassert(now))
+	case "vouched":
+		return show(m.Vouched(now, a.num(t, "term")))
 	case "postpone":
 		return show(m.Postpone(now, a.num(t, "term")))
 	case "claimed":

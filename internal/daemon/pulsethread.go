@@ -86,6 +86,8 @@ type watched struct {
 	last   carp.Finding
 	acted  time.Time
 	behind time.Time // since when the peer, as last heard, is master of an earlier term
+	fenced uint64    // the first nonce of the claims for that; 0: none, or acknowledged
+	vouch  uint64    // the newest term of which the peer has said that it is MASTER
 
 	// What others read.
 	silence  atomic.Uint32
@@ -202,6 +204,7 @@ func (t *pulseThread) Run(ctx context.Context) {
 			}
 		}
 		t.act(p, now)
+		t.gaveWay(p)
 		pace = t.ask(p, now)
 		claiming := t.claim(p, now)
 		planned = t.next(p, now, claiming)
@@ -319,7 +322,7 @@ func (w *watched) isBehind(now time.Time) bool {
 	state, term := w.member.group.Stands()
 	switch {
 	case state != carp.Master || answer.State != carp.Master || answer.Term >= term:
-		w.behind = time.Time{}
+		w.behind, w.fenced = time.Time{}, 0
 	case w.behind.IsZero():
 		w.behind = now
 	}
@@ -338,7 +341,24 @@ func (t *pulseThread) fence(a *askee) {
 	answer, _ := a.watched.watch.Last()
 	pulse := a.pulse
 	pulse.Kind, pulse.Term, pulse.Challenge = carp.PulseClaim, term, answer.Challenge
-	t.send(a, pulse)
+	if _, at := t.send(a, pulse); a.watched.fenced == 0 {
+		a.watched.fenced = uint64(carp.SinceBoot(at))
+	}
+}
+
+// gaveWay lets our groups speak whose earlier master has acknowledged that it is no more.
+func (t *pulseThread) gaveWay(p *pulsePlan) {
+	for _, w := range p.watched {
+		for _, a := range w.ways {
+			if a == nil || w.fenced == 0 {
+				continue
+			}
+			if h, ok := a.path.Claimed(); ok && h.Kind == carp.PulseAck && h.Nonce >= w.fenced {
+				w.fenced = 0
+				w.member.group.Do((*carp.Machine).Reassert)
+			}
+		}
+	}
 }
 
 // send sends a pulse of any kind, with a nonce above all before on the same line, and
@@ -401,9 +421,22 @@ func (t *pulseThread) act(p *pulsePlan, now time.Time) {
 	if len(moves) > 0 {
 		group.Together(moves)
 	}
+	for _, w := range p.watched {
+		w.vouched()
+	}
 	t.handedOver(p, now)
 	for _, peer := range p.peers {
 		t.judged(peer, now)
+	}
+}
+
+// vouched tells the group that the peer answers as its master, if that is news or the
+// group is making way.
+func (w *watched) vouched() {
+	answer, _ := w.watch.Last()
+	if s := w.stands(); answer.State == carp.Master && (s == carp.Drain || s == carp.Backup && answer.Term > w.vouch) {
+		w.vouch = answer.Term
+		w.member.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { return m.Vouched(now, answer.Term) })
 	}
 }
 

@@ -16,8 +16,8 @@ const (
 	NAT     Mode = "nat"      // source NAT to the shared WAN address, strict filters
 	NATOpen Mode = "nat-open" // the same without a filter on what is for the router itself
 
-	// Masquerade is NAT to whatever address the WAN has. That is the shared one if
-	// no other is in its network: the routers' own are outside it.
+	// Masquerade is NAT to whatever IPv4 address the WAN has: the shared one, for the
+	// routers have none of their own there.
 	Masquerade Mode = "masquerade"
 )
 
@@ -71,8 +71,7 @@ func (n *Node) makeRouter(ctx context.Context, m Mode) error {
 		own := map[string]string{"fw-a": ownWANa, "fw-b": ownWANb}[n.Name]
 		for _, args := range []string{
 			"addr del " + own + "/24 dev eth0",
-			"addr add " + own + "/32 dev eth0",
-			"route add 203.0.113.0/24 dev eth0 scope link src " + own,
+			"route add 203.0.113.0/24 dev eth0 scope link",
 		} {
 			if _, err := n.NS.Run(ctx, "ip", strings.Fields(args)...); err != nil {
 				return err
