@@ -12,7 +12,7 @@ import (
 	"github.com/xcarp/xcarp/internal/nstest"
 )
 
-// noticed is what detect: default promises: 15 ms of silence, and half an interval.
+// noticed is what detect: default promises: 15 ms of silence, and what is waited for the last answer.
 const noticed = 18 * time.Millisecond
 
 // watchedPair is a pair whose nodes watch each other; it returns when they do.

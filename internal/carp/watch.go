@@ -19,10 +19,14 @@ var (
 	DetectOff     = Detect{}
 )
 
+// detectCut is how the carpdev is looked at for a moment when the sync device has lost
+// its carrier: a peer without power explains both.
+var detectCut = Detect{time.Millisecond, 3}
+
 // limit is the least time between the first of Count unanswered asks and the
-// verdict: the last one has had half an interval, when the next one is not due yet.
+// verdict: the last one has had a quarter of an interval, and the first one much more.
 func (d Detect) limit() time.Duration {
-	return time.Duration(d.Count-1)*d.Interval + d.Interval/2
+	return time.Duration(d.Count-1)*d.Interval + d.Interval/4
 }
 
 // back is the profile that puts up with more.
@@ -252,7 +256,10 @@ func (w *Watch) forgive(now time.Time) {
 
 // detect is the profile for the moment, for a path.
 func (w *Watch) detect(now time.Time) Detect {
-	if now.Before(w.hurry) && w.now.Interval > DetectFast.Interval {
+	switch {
+	case now.Before(w.hurry) && w.path[PathSync].down && w.now != DetectOff:
+		return detectCut
+	case now.Before(w.hurry) && w.now.Interval > DetectFast.Interval:
 		return DetectFast
 	}
 	return w.now

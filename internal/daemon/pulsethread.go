@@ -285,10 +285,6 @@ func (t *pulseThread) read(p *pulsePlan) {
 func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 	shortest := pulseIdle
 	for _, l := range p.lines {
-		if now.Before(l.next) {
-			shortest = min(shortest, max(l.next.Sub(now), carp.DetectFast.Interval))
-			continue
-		}
 		pace := pulseIdle
 		for _, a := range l.asks {
 			if s := a.watched.stands(); s == carp.Backup || s == carp.Drain {
@@ -299,6 +295,10 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 			if a.watched.isBehind(now) && now.Sub(a.watched.behind) < fenceFor {
 				pace = min(pace, carp.DetectDefault.Interval)
 			}
+		}
+		if left := l.next.Sub(now); left > 0 && left <= pace { // more than that: it was planned at a slower pace
+			shortest = min(shortest, max(left, carp.DetectFast.Interval))
+			continue
 		}
 		shortest = min(shortest, pace)
 		if l.next = l.next.Add(pace); !l.next.After(now) {

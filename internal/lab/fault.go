@@ -21,7 +21,7 @@ type Fault string
 const (
 	Crash    Fault = "crash"    // LAN, WAN and sync ports blocked in one batch, carrier kept
 	Isolated Fault = "isolated" // LAN and WAN ports blocked, carrier kept
-	Poweroff Fault = "poweroff" // daemon killed, carrier lost everywhere
+	Poweroff Fault = "poweroff" // daemon killed, carrier lost everywhere, and at the other end of the sync cable
 	Kill9    Fault = "kill9"    // SIGKILL to the daemon
 	Sigstop  Fault = "sigstop"  // SIGSTOP to the daemon
 	Stop     Fault = "stop"     // SIGTERM to the daemon
@@ -61,7 +61,7 @@ func (f Fault) effect() effect {
 	case Isolated:
 		return effect{ports: []string{"lan", "wan"}, moves: true}
 	case Poweroff:
-		return effect{ports: []string{"lan", "wan", "sync"}, down: true, signal: syscall.SIGKILL, moves: true}
+		return effect{ports: []string{"lan", "sync", "wan"}, down: true, signal: syscall.SIGKILL, moves: true}
 	case Kill9:
 		return effect{signal: syscall.SIGKILL}
 	case Sigstop:
@@ -115,6 +115,10 @@ func (n *Net) NewCut(f Fault, node *Node) (*Cut, error) {
 			return nil, fmt.Errorf("prepare %s: %s has no port on %s", f, node.Name, b)
 		}
 		if e.down {
+			// The sync link is a cable between the routers, in two pieces here.
+			if other, ok := n.sw.ports[portKey{n.other(node).Name, b}]; ok && b == "sync" {
+				cut, heal = append(cut, carrier(other, false)), append(heal, carrier(other, true))
+			}
 			cut, heal = append(cut, carrier(l, false)), append(heal, carrier(l, true))
 		} else {
 			cut, heal = append(cut, portState(l, brDisabled)), append(heal, portState(l, brForwarding))

@@ -96,6 +96,14 @@ func New(ctx context.Context, mode Mode) (_ *Net, err error) {
 	return n, n.makeRoutes(ctx, mode)
 }
 
+// other returns the router that a node is not.
+func (n *Net) other(node *Node) *Node {
+	if node == n.A {
+		return n.B
+	}
+	return n.A
+}
+
 // loadRuleset replaces the node's nft ruleset.
 func (n *Node) loadRuleset(ctx context.Context, rules string) error {
 	cmd := exec.CommandContext(ctx, "nft", "-f", "-")

@@ -49,11 +49,11 @@ func newNode(lab *Net, name string) (*Node, error) {
 // and the shared addresses are gone, and so are programs and pins.
 func (n *Node) wipe(ctx context.Context) error {
 	errs := []error{n.h.ConntrackTableFlush(netlink.ConntrackTable)}
-	for _, a := range [][2]string{
-		{"eth0", SharedWAN + "/24"}, {"eth0", SharedWAN6 + "/64"}, {"eth1", SharedLAN + "/24"}, {"eth1", SharedLAN6 + "/64"},
-	} {
-		// Absent if the daemon cleaned up or the system does without.
-		_, _ = n.NS.Run(ctx, "ip", "addr", "del", a[1], "dev", a[0])
+	for _, a := range [][2]string{{"eth0", SharedWAN}, {"eth0", SharedWAN6}, {"eth1", SharedLAN}, {"eth1", SharedLAN6}} {
+		for _, bits := range []string{"/24", "/32", "/64", "/128"} {
+			// Absent if the daemon cleaned up or the system does without.
+			_, _ = n.NS.Run(ctx, "ip", "addr", "del", a[1]+bits, "dev", a[0])
+		}
 	}
 	errs = append(errs, os.RemoveAll(n.PinDir()))
 	return errors.Join(errs...)
