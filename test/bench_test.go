@@ -94,7 +94,7 @@ func TestPlannedMovesLoseNothing(t *testing.T) {
 // from. Hung ones go on afterwards, and say nothing for a role that they have lost. What
 // was opened before the claim and not mirrored any more may break, nothing later.
 func TestALostDaemonCostsNothing(t *testing.T) {
-	const window = 300 + 3*50 // ms: of liveness, and three times what a claim may take
+	const window = 3 * (300 + 50) // ms: of liveness, and what a claim may take; a deadline
 	for _, row := range lossless(t, "nat", "kill9,sigstop") {
 		n := row.Raw[0].New
 		if strings.HasPrefix(row.Fault, "failback") {

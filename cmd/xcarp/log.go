@@ -117,7 +117,7 @@ func renderEvent(e *journal.Event) string {
 	}
 	if e.Text == peersState {
 		return fmt.Sprintf("%s%s, %s: %s → %s: %s (term %s)", head, fieldText(e.Str("peer")), fieldText(e.Str("group")), fieldText(e.Str("from")), fieldText(e.Str("to")),
-			printable(e.Str("reason")), e.Str("term"))
+			printable(e.Str("reason")), e.Str("term")) + agoText(e)
 	}
 	var rest []string
 	for _, k := range slices.Sorted(maps.Keys(e.Fields)) {
@@ -136,6 +136,14 @@ func fieldText(s string) string {
 		return strconv.Quote(s)
 	}
 	return s
+}
+
+// agoText says how long ago it was what a peer has told, if it did not come at once.
+func agoText(e *journal.Event) string {
+	if ago, ok := e.Fields["ago"].(float64); ok && ago >= 1 {
+		return fmt.Sprintf(", %s before", seconds(e, "ago"))
+	}
+	return ""
 }
 
 // printable is the text, or its quoted form if a terminal could take it for more.

@@ -18,8 +18,9 @@ func restartCommand(o *options) *cobra.Command {
 		Long: `Replace the daemon in place, by the program that is now where it was started from: for a
 new version, or for settings that a reload leaves to a restart. It is the same process
 for systemd. The dataplane works on meanwhile, and the new daemon adopts roles, leases
-and connections: no group changes its state. It happens only if the configuration on
-disk is accepted, by the new program if there is one.
+and connections: no master moves. It happens only if the configuration on disk is
+accepted, by the new program if there is one. What a handover said about not taking
+groups back ends with it.
 
 A group with advbase 0 has a lease that is shorter than a start, and moves to its peer:
 hand it over first.`,

@@ -39,7 +39,7 @@ func whyCommand(o *options) *cobra.Command {
 		Long: `Say why the state of a group changed last, or the Nth change back from now: what was
 heard until then, for how long this node waited and how late it was itself, what else
 happened on the way, also at the peers that could tell, and how long each step took that
-followed: claimed, map, advert, announced are times since the decision.`,
+followed: map, advert and announced are times since the decision.`,
 		Args: words(0, 1),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			asJSON, err := o.json()
@@ -73,15 +73,19 @@ followed: claimed, map, advert, announced are times since the decision.`,
 }
 
 // inTheirTime puts what a peer has told where it happened: it says how long ago that was.
-func inTheirTime(events []journal.Event) []journal.Event {
-	events = slices.Clone(events)
-	for i := range events {
-		if ago, ok := events[i].Fields["ago"].(float64); ok && events[i].Text == peersState {
-			events[i].At = events[i].At.Add(-time.Duration(ago * float64(time.Second)))
+// Our own stay in the order of their numbers, for clocks step.
+func inTheirTime(events []journal.Event) (sorted []journal.Event) {
+	for _, e := range events {
+		at := len(sorted)
+		if ago, ok := e.Fields["ago"].(float64); ok && e.Text == peersState {
+			e.At = e.At.Add(-time.Duration(ago * float64(time.Second)))
+			for at > 0 && sorted[at-1].At.After(e.At) {
+				at--
+			}
 		}
+		sorted = slices.Insert(sorted, at, e)
 	}
-	slices.SortStableFunc(events, func(a, b journal.Event) int { return a.At.Compare(b.At) })
-	return events
+	return sorted
 }
 
 // peersState is the text of an event that a peer has told.
@@ -135,8 +139,11 @@ func (y *why) render() string {
 		fmt.Fprintf(&b, "  pulses    %s asks unanswered, the last answer %s before; %s is the limit, %s a slow answer\n",
 			n, seconds(e, "pulse_heard"), seconds(e, "pulse_limit"), seconds(e, "reflection"))
 	}
+	if d := seconds(e, "claimed"); d != "" {
+		fmt.Fprintf(&b, "  claim     acknowledged after %s\n", d)
+	}
 	var steps []string
-	for _, s := range []string{"claimed", "map", "advert", "announced"} {
+	for _, s := range []string{"map", "advert", "announced"} {
 		if d := seconds(e, s); d != "" {
 			steps = append(steps, s+" +"+d)
 		}

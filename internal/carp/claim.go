@@ -44,6 +44,10 @@ type bid struct {
 // claims, and nobody is replaced that has not stopped before.
 func (m *Machine) Pulses(on bool) { m.pulses = on }
 
+// Doubt tells whether pulses on the carpdev are unanswered right now, while the master
+// answers on the sync device.
+func (m *Machine) Doubt(on bool) { m.doubt = on }
+
 // Claiming returns the claim under way, if there is one.
 func (m *Machine) Claiming() (Claim, bool) {
 	if m.bid == nil {
@@ -103,6 +107,15 @@ func (m *Machine) take(now time.Time, reason string) Effects {
 	m.bid = &bid{Claim: Claim{Term: m.seen + 1}, reason: reason, until: now.Add(claimTime)}
 	c := m.bid.Claim
 	return Effects{Claim: &c}
+}
+
+// Bid tells that a planned claim of a term is made from now on: it can no more be
+// postponed.
+func (m *Machine) Bid(now time.Time, term uint64) Effects {
+	if m.bid != nil && m.bid.Term == term {
+		m.bid.Planned, m.bid.until = false, now.Add(claimTime)
+	}
+	return m.Tick(now)
 }
 
 // Postpone gives up a claim of a term that nobody has heard of yet, for a moment: what

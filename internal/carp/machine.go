@@ -146,6 +146,7 @@ type Machine struct {
 	deaf  bool            // nothing heard here since making way to a term, or since the link is back
 	lost  bool            // the link was lost
 	yield uint64          // the term we made way for; 0: none
+	doubt bool            // see Doubt
 	ears  Ears            // what we hear on the carpdev ourselves
 	split bool            // a master is silent here that lives by the sync channel
 
@@ -256,7 +257,9 @@ func (m *Machine) Tick(now time.Time) Effects {
 
 // timeout decides whether a silent master is gone.
 func (m *Machine) timeout(now time.Time) Effects {
-	if b := m.bid; b != nil && !now.Before(b.until) {
+	if b := m.bid; b != nil && !now.Before(b.until) && b.Planned {
+		m.bid, m.refused = nil, now.Add(postponement) // nobody has heard of it
+	} else if b != nil && !now.Before(b.until) {
 		return m.become(now, Master, b.reason+"; it did not acknowledge the claim")
 	}
 	if now.Before(m.down) {

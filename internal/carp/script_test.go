@@ -184,6 +184,11 @@ func scriptFact(t *testing.T, m *Machine, words []string) string {
 		return show(m.Acked(now, a.num(t, "term")))
 	case "refused":
 		return show(m.Refused(now, a.num(t, "term"), a.num(t, "theirs")))
+	case "doubt":
+		m.Doubt(true)
+		return "-"
+	case "bid":
+		return show(m.Bid(now, a.num(t, "term")))
 	case "reassert":
 		return show(m.Reassert(now))
 	case "vouched":

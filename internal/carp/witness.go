@@ -79,8 +79,8 @@ func (m *Machine) Peer(now time.Time, node string, s Said) Effects {
 	if m.split {
 		return m.reconsider(now)
 	}
-	if m.pulses && s.State == Master && s.Ears == EarsDeaf {
-		return m.CutOff(now) // it can acknowledge that: no need to wait for its silence
+	if m.doubt && s.State == Master && s.Ears == EarsDeaf {
+		return m.CutOff(now) // it can acknowledge that: no need to be sure of its silence
 	}
 	if _, other := m.master(now, 0); m.state == Backup && gone && !other {
 		return m.become(now, Master, "the peer that was master lost its carpdev")

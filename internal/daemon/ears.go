@@ -25,9 +25,10 @@ const (
 	earsQuiet = 500 * time.Millisecond
 	earsDeaf  = 1500 * time.Millisecond
 
-	// In a hurry it is asked so often, and waited that long each time.
+	// In a hurry it is asked so often, and waited that long each time: together for more
+	// than lies between two asks of a peer, which are frames as well.
 	earsLooks = 2
-	earsLook  = 2 * time.Millisecond
+	earsLook  = 3 * time.Millisecond
 
 	targetsMax = 4 // neighbours to ask
 )

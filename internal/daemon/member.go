@@ -37,6 +37,7 @@ type member struct {
 	state     atomic.Int32                     // the carp.State that it was last known to be in
 	alive     atomic.Int64                     // when the election loop last gave a sign of life, ns since boot
 	siblings  atomic.Pointer[[]*member]        // of the same bundle, without this one
+	ahead     atomic.Bool                      // the dataplane's stamp is of the time after a restart
 	claimedAt atomic.Int64                     // when a peer last claimed the group from us, ns since boot
 	first     atomic.Pointer[group.Transition] // that made us master, until a frame has come
 
@@ -53,7 +54,9 @@ type member struct {
 // whom it answers.
 func (m *member) stamp(now time.Time) {
 	m.alive.Store(int64(carp.SinceBoot(now)))
-	m.dev.port.Stamp(m.cfg.VHID, now)
+	if !m.ahead.Load() {
+		m.dev.port.Stamp(m.cfg.VHID, now)
+	}
 	m.woke.Do(func() { close(m.awake) })
 }
 
@@ -120,7 +123,7 @@ func (d *Daemon) newMember(g *config.Group, dev *carpdev, old *member) (_ *membe
 		OnClaim:      func(c carp.Claim, claiming bool) { d.pulses.Claim(m, c, claiming) },
 		OnDeaf:       func(deaf bool) { m.demoteSiblings("deaf "+dev.name, deaf) },
 		Adopt:        adopt,
-		Term:         d.terms.Get(g.Name),
+		Term:         max(d.terms.Get(g.Name), dev.port.Term(g.VHID)), // what is on disk may be older
 		OnEpoch:      func(epoch uint64) { d.identity.Epoch(epoch, func() { m.group.Begin(epoch) }) },
 		Log:          d.log,
 	}

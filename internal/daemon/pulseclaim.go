@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/xcarp/xcarp/internal/carp"
 	"github.com/xcarp/xcarp/internal/carp/group"
 )
@@ -74,6 +76,13 @@ func (t *pulseThread) freshClaims(now time.Time) {
 // lead has the rest of each bundle that claims do so as well, and reports whether there
 // was anybody to ask.
 func (t *pulseThread) lead(p *pulsePlan) bool {
+	for m, c := range t.running {
+		for _, s := range m.bundled() {
+			if o := t.running[s]; o != nil && !o.planned {
+				c.planned = false // there is a reason for the bundle to leave
+			}
+		}
+	}
 	var moves []group.Move
 	for m, c := range t.running {
 		if c.led && !(c.planned && c.nonce == 0) {
@@ -136,8 +145,13 @@ func (t *pulseThread) run(p *pulsePlan, m *member, c *claimRun, now time.Time) (
 		if now.Sub(c.begun) < bundleWait {
 			return nil, false
 		}
+		t.postponed(m, now)
 		return func(m *carp.Machine, now time.Time) carp.Effects { return m.Postpone(now, c.term) }, true
 	}
+	if c.nonce == 0 {
+		c.begun = now
+	}
+	bid := c.nonce == 0
 	send := now.Sub(c.sent) >= claimEvery
 	if send {
 		c.sent = now
@@ -178,8 +192,30 @@ func (t *pulseThread) run(p *pulsePlan, m *member, c *claimRun, now time.Time) (
 			}
 		}
 	}
+	if bid && c.nonce != 0 {
+		m.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { return m.Bid(now, c.term) })
+	}
 	if asked > 0 && acked == asked {
 		return func(m *carp.Machine, now time.Time) carp.Effects { return m.Acked(now, c.term) }, true
 	}
 	return verb, verb != nil
+}
+
+// postponedSay is how often is said that a claim waits in vain for its bundle.
+const postponedSay = time.Minute
+
+// postponed says that a group does not preempt, for the rest of its bundle does not.
+func (t *pulseThread) postponed(m *member, now time.Time) {
+	if at, ok := t.said[m]; ok && now.Sub(at) < postponedSay {
+		return
+	}
+	t.said[m] = now
+	var lag []string
+	for _, s := range m.bundled() {
+		if t.lags(s) {
+			lag = append(lag, s.cfg.Name)
+		}
+	}
+	go t.log.Info("preemption waits for the rest of the bundle: it has no reason to move, or is demoted", // not on this thread
+		zap.String("group", m.cfg.Name), zap.Strings("waits_for", lag))
 }

@@ -34,7 +34,9 @@ const (
 
 	// A silent peer that we replaced is asked and claimed from as often as a master is
 	// watched, for fenceFor; at the idle pace after that.
-	fenceFor = 15 * time.Second
+	// No more groups at a time, in turn.
+	fenceFor  = 15 * time.Second
+	fenceMost = 4
 
 	// realtime is the priority of the sender thread, among those of SCHED_FIFO.
 	realtime = 50
@@ -115,7 +117,8 @@ type pulseThread struct {
 	// The thread's own.
 	sockets map[int]int // by ifindex
 	running map[*member]*claimRun
-	follows map[*member]bool // asked to follow a claim: is that a planned one?
+	said    map[*member]time.Time // when it was last said that a claim waits in vain
+	follows map[*member]bool      // asked to follow a claim: is that a planned one?
 	frame   []byte
 	pulsing map[*member]bool
 	unheard map[*member]bool
@@ -134,7 +137,7 @@ func newPulseThread(d *Daemon) (*pulseThread, error) {
 	}
 	t := &pulseThread{
 		d: d, log: d.log, wake: fd, claims: map[*member]carp.Claim{},
-		sockets: map[int]int{}, running: map[*member]*claimRun{}, follows: map[*member]bool{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
+		sockets: map[int]int{}, running: map[*member]*claimRun{}, follows: map[*member]bool{}, said: map[*member]time.Time{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
 	}
 	t.plan.Store(&pulsePlan{})
 	return t, nil
@@ -296,7 +299,10 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 				pace = min(pace, carp.DetectDefault.Interval)
 			}
 		}
-		if left := l.next.Sub(now); left > 0 && left <= pace { // more than that: it was planned at a slower pace
+		left := l.next.Sub(now)
+		if left > pace { // it was planned at a slower pace
+			l.next = now
+		} else if left > 0 {
 			shortest = min(shortest, max(left, carp.DetectFast.Interval))
 			continue
 		}
@@ -309,7 +315,9 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 		sent, at := t.send(a, a.pulse)
 		for _, other := range l.asks {
 			other.watched.watch.Asked(l.way, at, sent)
-			t.fence(other)
+		}
+		for k := range min(fenceMost, len(l.asks)) {
+			t.fence(l.asks[(l.turn+k)%len(l.asks)])
 		}
 	}
 	return shortest
@@ -321,12 +329,25 @@ func (w *watched) isBehind(now time.Time) bool {
 	answer, _ := w.watch.Last()
 	state, term := w.member.group.Stands()
 	switch {
-	case state != carp.Master || answer.State != carp.Master || answer.Term >= term:
+	case state != carp.Master || answer.State != carp.Master || answer.Term >= term || w.acknowledged(term):
 		w.behind, w.fenced = time.Time{}, 0
 	case w.behind.IsZero():
 		w.behind = now
 	}
 	return !w.behind.IsZero()
+}
+
+// acknowledged reports whether the peer's last word about claims is that we have the term.
+func (w *watched) acknowledged(term uint64) bool {
+	for _, a := range w.ways {
+		if a == nil {
+			continue
+		}
+		if h, ok := a.path.Claimed(); ok && h.Kind == carp.PulseAck && h.Term == term {
+			return true
+		}
+	}
+	return false
 }
 
 // fence claims the term that we have from a peer that is behind. It may be silent
@@ -455,7 +476,10 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 			continue
 		}
 		if f.Silence == carp.Lives && f.Missed < 2 {
-			delete(t.unheard, w.member)
+			if t.unheard[w.member] {
+				delete(t.unheard, w.member)
+				w.member.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { m.Doubt(false); return m.Tick(now) })
+			}
 			continue
 		}
 		if w.stands() != carp.Backup {
@@ -504,6 +528,7 @@ func (t *pulseThread) tellUnheard(w *watched) {
 		return
 	}
 	t.unheard[w.member] = true
+	w.member.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { m.Doubt(true); return m.Tick(now) })
 	t.d.mirror.Tell(w.peer, appendNames(tellUnheard, []string{w.member.cfg.Name})[0])
 	w.member.dev.ears.Hurry()
 }
@@ -519,10 +544,14 @@ func (t *pulseThread) handedOver(p *pulsePlan, now time.Time) {
 		offered := slices.DeleteFunc(slices.Clone(p.watched), func(w *watched) bool {
 			return w.peer != k.peer || !slices.Contains(k.groups, w.member.cfg.Name)
 		})
-		// All of it or nothing: it would be worse than what is.
-		if slices.ContainsFunc(offered, func(w *watched) bool { return !w.last.Master || w.member.group.Status().Demotion >= unready }) {
-			continue
+		unfit := func(m *member) bool { // it would be worse than what is
+			return slices.ContainsFunc(offered, func(w *watched) bool {
+				return w.member == m && (!w.last.Master || w.member.group.Status().Demotion >= unready)
+			})
 		}
+		offered = slices.DeleteFunc(offered, func(w *watched) bool { // a bundle as a whole or not at all
+			return unfit(w.member) || slices.ContainsFunc(w.member.bundled(), unfit)
+		})
 		reason := "handed over by " + k.peer
 		for _, w := range offered {
 			moves = append(moves, group.Move{Group: w.member.group, Verb: func(m *carp.Machine, now time.Time) carp.Effects { return m.Claim(now, reason) }})

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -25,7 +24,7 @@ const (
 	restartGrace = 2 * time.Second
 
 	// checkTime is how long another program may need to check the configuration.
-	checkTime = 10 * time.Second
+	checkTime = 7 * time.Second // the one who asked waits for 10 s
 
 	restartLook = 20 * time.Millisecond // between two looks for the new process
 	restartMost = 15 * time.Second      // after which the command complains
@@ -85,6 +84,9 @@ func (d *Daemon) successor(ctx context.Context) (string, error) {
 	if !replaced && sameFile(program, "/proc/self/exe") {
 		return program, nil
 	}
+	if _, err := os.Stat(program); err != nil {
+		return "", refusal(fmt.Sprintf("not restarted: the program is gone: %v: install it again", err))
+	}
 	args := []string{"check", "--run-dir", d.paths.Run, "--state-dir", d.paths.State, "--pin-dir", d.paths.Pin}
 	if d.cfg.Path != "" {
 		if _, err := os.Stat(d.cfg.Path); err == nil {
@@ -111,12 +113,19 @@ func sameFile(a, b string) bool {
 // Peers that watch the daemon's signs of life are told not to wait for the next one.
 func (d *Daemon) exec(program string) {
 	_ = d.log.Sync()
+	if d.Journal != nil {
+		_ = d.Journal.Flush() // what it cannot keep it counts
+	}
 	signal.Ignore(unix.SIGHUP) // which the next one inherits: it reads what is on disk before it listens
 	for _, m := range d.members() {
+		m.ahead.Store(true)
 		m.dev.port.Stamp(m.cfg.VHID, group.BootClock().Add(restartGrace))
 	}
 	if err := unix.Exec(program, os.Args, os.Environ()); err != nil {
-		d.log.Error("start over", zap.Error(err))
+		d.log.Error("not replaced: this process goes on", zap.String("program", program), zap.Error(err))
+		for _, m := range d.members() {
+			m.ahead.Store(false)
+		}
 		if d.Hangup != nil {
 			signal.Notify(d.Hangup, unix.SIGHUP)
 		}
@@ -141,7 +150,10 @@ func AskRestart(ctx context.Context, runDir string) (Restarted, error) {
 		select {
 		case <-time.After(restartLook):
 		case <-ctx.Done():
-			return Restarted{}, errors.Join(fmt.Errorf("%s has replaced the daemon, and does not answer after %v: see its log", r.Program, restartMost), err)
+			if err == nil {
+				return Restarted{}, fmt.Errorf("%s did not replace the daemon, which goes on: see its log", r.Program)
+			}
+			return Restarted{}, fmt.Errorf("%s has replaced the daemon, and does not answer after %v: see its log: %w", r.Program, restartMost, err)
 		}
 	}
 }

@@ -16,6 +16,8 @@ const (
 	storyKept = 16  // changes that wait for a peer to be reached again
 	storyText = 200 // bytes of a reason
 
+	storyAtOnce = 4 // messages to one peer
+
 	// firstFor is for how long a new master looks for the first frame that it takes.
 	firstFor = 10 * time.Second
 )
@@ -71,7 +73,8 @@ func (s *story) Tell(d *Daemon) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for peer, all := range s.waiting {
-		for len(all) > 0 && d.mirror.Tell(peer, storyMessage(&all[0], group.BootClock().Sub(all[0].At))) {
+		// What waits in the mirror is pushed out by what is newer: a few at a time.
+		for n := 0; n < storyAtOnce && len(all) > 0 && d.mirror.Tell(peer, storyMessage(&all[0], group.BootClock().Sub(all[0].At))); n++ {
 			all = all[1:]
 		}
 		s.waiting[peer] = all

@@ -51,6 +51,8 @@ func (e *Event) Str(key string) string {
 type Journal struct {
 	dir string
 
+	writing sync.Mutex // held while the file is written
+
 	mu      sync.Mutex
 	ring    []Event // the newest ones, in order
 	next    uint64  // number of the next event
@@ -202,8 +204,13 @@ func (j *Journal) Run(ctx context.Context) error {
 	}
 }
 
+// Flush writes what Run has yet to write: before the process ends otherwise.
+func (j *Journal) Flush() error { return j.write() }
+
 // write appends to the file what is not in it yet.
 func (j *Journal) write() error {
+	j.writing.Lock()
+	defer j.writing.Unlock()
 	j.mu.Lock()
 	from, all := j.written, j.after(j.written-1)
 	j.mu.Unlock()
