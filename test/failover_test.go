@@ -44,17 +44,23 @@ func (p *pair) rules() {
 // cut blocks all ports of the node at the switch; carrier stays.
 func (p *pair) cut(n *node) {
 	p.tb.Helper()
+	p.ports(n, "state 0")
+}
+
+// ports sets all ports of a node at once: one after the other is another fault.
+func (p *pair) ports(n *node, to string) {
+	p.tb.Helper()
+	var batch strings.Builder
 	for _, port := range []string{n.lanPort, n.wanPort, n.syncPort} {
-		p.sw.Exec("bridge", "link", "set", "dev", port, "state", "0")
+		fmt.Fprintf(&batch, "link set dev %s %s\n", port, to)
 	}
+	p.sw.Exec("bridge", "-batch", n.write("ports", batch.String()))
 }
 
 // heal lets the node's frames pass again.
 func (p *pair) heal(n *node) {
 	p.tb.Helper()
-	for _, port := range []string{n.lanPort, n.wanPort, n.syncPort} {
-		p.sw.Exec("bridge", "link", "set", "dev", port, "state", "3")
-	}
+	p.ports(n, "state 3")
 }
 
 // echoServer answers what it is told, on TCP and UDP.

@@ -51,7 +51,7 @@ func (p *pair) moved(limit time.Duration) (groups []daemon.GroupStatus) {
 
 func TestPulsesNoticeACrash(t *testing.T) {
 	p := watchedPair(t, "")
-	p.cut(p.a) // LAN, WAN and then sync: three programs, one after the other
+	p.cut(p.a)
 	begin := time.Now()
 	for _, g := range p.moved(3 * time.Second) {
 		took := g.Since.Sub(begin)
@@ -62,7 +62,7 @@ func TestPulsesNoticeACrash(t *testing.T) {
 	}
 	p.heal(p.a)
 	p.a.waitState(20*time.Second, "MASTER", "lan", "wan")
-	p.b.waitState(3*time.Second, "BACKUP", "lan", "wan")
+	p.b.waitState(20*time.Second, "BACKUP", "lan", "wan") // when a has its table
 }
 
 // TestADeadDaemonIsClaimedFrom has the dataplane stop before the peer begins.
@@ -195,9 +195,7 @@ func TestTheEarlierMasterStopsWhenTheNetworkHeals(t *testing.T) {
 	p := watchedPair(t, "")
 	apart := func(on string) {
 		for _, n := range []*node{p.a, p.b} {
-			for _, port := range []string{n.lanPort, n.wanPort, n.syncPort} {
-				p.sw.Exec("bridge", "link", "set", "dev", port, "isolated", on)
-			}
+			p.ports(n, "isolated "+on)
 		}
 	}
 	apart("on")
@@ -222,7 +220,7 @@ func TestTheEarlierMasterStopsWhenTheNetworkHeals(t *testing.T) {
 	}
 	// When their tables are equal the better one has it back.
 	p.a.waitState(20*time.Second, "MASTER", "lan", "wan")
-	p.b.waitState(3*time.Second, "BACKUP", "lan", "wan")
+	p.b.waitState(20*time.Second, "BACKUP", "lan", "wan")
 	if log := p.a.log.String()[before:]; strings.Contains(log, "master timed out") {
 		t.Error("fw-a took the role back without its successor's consent")
 	}

@@ -18,7 +18,7 @@ const (
 	// handoverTime is how long peers have to claim what they are offered, and
 	// leaveTime the same for a node that stops: it goes without, then.
 	handoverTime = time.Second
-	leaveTime    = 300 * time.Millisecond
+	leaveTime    = 700 * time.Millisecond // a peer that has just made way gets its table after 400 ms
 	demoteTime   = 100 * time.Millisecond // and before a demotion
 
 	// handoverAgain is how often the offer is repeated, and handoverLook how often is

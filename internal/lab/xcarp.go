@@ -51,6 +51,9 @@ func (x xcarp) system(profile string) System {
 		MasterDown:  time.Duration(masterDownMS * 1e6),
 		show:        x.show,
 	}
+	if x.pulses() && x.detect != "" {
+		s.MasterDown = time.Second // whatever happens, pulses tell
+	}
 	if x.advBase == 0 {
 		s.MasterDown = 3 * time.Second / 256
 	}
