@@ -260,11 +260,18 @@ func (p *peer) request(now time.Duration, cause string, doubt bool) {
 	p.log.Debug("bulk update asked for", zap.String("reason", cause), zap.Uint32("id", p.want))
 }
 
+// periodic is the cause of the bulk updates that are asked for again and again.
+const periodic = "periodic"
+
 // answered takes the end of the bulk update we asked for.
 func (p *peer) answered(owner bool, count uint32, now time.Duration) {
 	id := p.want
 	p.want = 0
-	p.log.Info("bulk update", zap.String("reason", p.wantCause), zap.Bool("owner", owner),
+	say := p.log.Info
+	if p.wantCause == periodic {
+		say = p.log.Debug // for all the time that nothing happens
+	}
+	say("bulk update", zap.String("reason", p.wantCause), zap.Bool("owner", owner),
 		zap.Uint32("flows", count), zap.Duration("took", now-p.wantSince))
 	if owner {
 		p.sweepDue, p.sweepID = true, id

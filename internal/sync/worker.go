@@ -100,7 +100,7 @@ func (m *Mirror) due(now time.Duration) task {
 			t.serve = append(t.serve, p)
 		}
 		if p.session != nil && p.owner && p.want == 0 && now-p.wantSince >= m.cfg.Hold/3 {
-			p.request(now, "periodic", false)
+			p.request(now, periodic, false)
 		}
 	}
 	if m.own && !early && (t.takeover || t.reason != "" || t.serve != nil) {
