@@ -91,20 +91,22 @@ func (s *shield) run(ctx context.Context, out, progress io.Writer) error {
 	opt.Progress = show.step
 	var all []lab.ShieldResult
 	for _, name := range systems {
-		sys := lab.UCARP()
+		these := []lab.System{lab.UCARP()}
 		if name == "xcarp" {
 			program, err := lab.FindXCarp(s.program)
 			if err != nil {
 				return err
 			}
-			sys = lab.XCarp(program, true)
+			these = []lab.System{lab.XCarpProfile(program, "timers"), lab.XCarpProfile(program, "default")}
 		}
-		results, err := lab.MeasureShield(ctx, sys, opt)
-		show.end()
-		if err != nil {
-			return err
+		for _, sys := range these {
+			results, err := lab.MeasureShield(ctx, sys, opt)
+			show.end()
+			if err != nil {
+				return err
+			}
+			all = append(all, results...)
 		}
-		all = append(all, results...)
 	}
 	text, kept := lab.ShieldText(all)
 	if s.output == "json" {

@@ -77,7 +77,7 @@ func MeasureShield(ctx context.Context, sys System, opt ShieldOptions) (all []Sh
 
 // attack measures one flood.
 func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err error) {
-	res = ShieldResult{System: f.sys.Name, Attack: a, BoundMS: failoverMS}
+	res = ShieldResult{System: f.sys.Name, Profile: f.sys.Profile, Attack: a, BoundMS: failoverMS}
 	if err := f.settle(ctx); err != nil {
 		return res, err
 	}
@@ -98,7 +98,7 @@ func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err 
 	if err != nil {
 		return res, err
 	}
-	f.opt.Progress("%s: %s adverts for %v", f.sys.Name, a, f.opt.For)
+	f.opt.Progress("%s: %s adverts for %v", f.sys.Label(), a, f.opt.For)
 	flooding, stop := context.WithCancel(ctx)
 	defer stop()
 	type end struct {
@@ -121,7 +121,7 @@ func (f *floodRun) attack(ctx context.Context, a Attack) (res ShieldResult, err 
 	res.compare(before, after)
 	res.Seconds = time.Since(began).Seconds()
 
-	f.opt.Progress("%s: killing the master in the flood", f.sys.Name)
+	f.opt.Progress("%s: killing the master in the flood", f.sys.Label())
 	f.faulty = true
 	killed := time.Now()
 	if err := f.net.A.Signal(syscall.SIGKILL); err != nil {
@@ -196,7 +196,8 @@ type sight struct {
 
 // nodeSight is one router: fw-a, fw-b.
 type nodeSight struct {
-	cpu   time.Duration
+	user  time.Duration // of the daemon
+	cpu   time.Duration // the same, with what the kernel did on its time
 	lines int
 	moves int
 	rx    uint64 // frames that its LAN device has received
@@ -220,7 +221,7 @@ type floodShow struct {
 func (f *floodRun) look(ctx context.Context) (s sight, err error) {
 	for i, r := range f.net.Routers() {
 		n := &s.nodes[i]
-		if n.cpu, err = r.cpu(); err != nil {
+		if n.user, n.cpu, err = r.cpu(); err != nil {
 			return s, err
 		}
 		lan, err := r.h.LinkByName("eth1")
@@ -268,29 +269,29 @@ func (x xcarp) show(ctx context.Context, r *Node) (floodShow, error) {
 	return floodShow{}, fmt.Errorf("%s has no group lan", r.Name)
 }
 
-// cpu returns the processor time that the node's daemon has used: the 14th and
-// 15th field of proc_pid_stat(5), in hundredths of a second.
-func (n *Node) cpu() (time.Duration, error) {
+// cpu returns the processor time that the node's daemon has used, in user space and in
+// all: the 14th and 15th field of proc_pid_stat(5), in hundredths of a second.
+func (n *Node) cpu() (user, all time.Duration, err error) {
 	if !n.running() {
-		return 0, fmt.Errorf("the daemon of %s is not running", n.Name)
+		return 0, 0, fmt.Errorf("the daemon of %s is not running", n.Name)
 	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.daemons[0].cmd.Process.Pid))
 	if err != nil {
-		return 0, fmt.Errorf("read the processor time of %s: %w", n.Name, err)
+		return 0, 0, fmt.Errorf("read the processor time of %s: %w", n.Name, err)
 	}
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(fields) < 13 {
-		return 0, fmt.Errorf("read the processor time of %s: %q", n.Name, b)
+		return 0, 0, fmt.Errorf("read the processor time of %s: %q", n.Name, b)
 	}
-	var ticks int
-	for _, f := range fields[11:13] {
+	var ticks [2]time.Duration
+	for i, f := range fields[11:13] {
 		t, err := strconv.Atoi(string(f))
 		if err != nil {
-			return 0, fmt.Errorf("read the processor time of %s: %w", n.Name, err)
+			return 0, 0, fmt.Errorf("read the processor time of %s: %w", n.Name, err)
 		}
-		ticks += t
+		ticks[i] = time.Duration(t) * 10 * time.Millisecond
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	return ticks[0], ticks[0] + ticks[1], nil
 }
 
 // xdpTime returns what the kernel counted of the program on the LAN side, zero

@@ -10,6 +10,7 @@ import (
 // each router, it has the worse.
 type ShieldResult struct {
 	System  string  `json:"system"`
+	Profile string  `json:"profile"` // of xcarp: timers (detect: off) or default (with pulses)
 	Attack  Attack  `json:"attack"`
 	Seconds float64 `json:"seconds"` // that were measured before the master was killed
 
@@ -19,10 +20,16 @@ type ShieldResult struct {
 	NSPerFrame float64 `json:"ns_per_frame"`
 
 	Transitions int     `json:"transitions"` // during the flood, both routers
-	CPUPercent  float64 `json:"cpu_percent"` // of one processor, the daemon
-	LogLines    int     `json:"log_lines"`
-	FailoverMS  float64 `json:"failover_ms"` // 0: not seen
-	BoundMS     float64 `json:"bound_ms"`
+	CPUPercent  float64 `json:"cpu_percent"` // of one processor, the daemon in user space
+
+	// AllCPUPercent is with the kernel's part. That is not the daemon's alone: the
+	// kernel runs the softirqs of a flood on the time of whoever has just sent
+	// something, as pulses are every few milliseconds.
+	AllCPUPercent float64 `json:"all_cpu_percent"`
+
+	LogLines   int     `json:"log_lines"`
+	FailoverMS float64 `json:"failover_ms"` // 0: not seen
+	BoundMS    float64 `json:"bound_ms"`
 
 	// xcarp only.
 	AdvertsSent     uint64            `json:"adverts_sent"`     // by the master
@@ -43,7 +50,8 @@ func (r *ShieldResult) compare(before, after sight) {
 	for i := range after.nodes {
 		a, b := &after.nodes[i], &before.nodes[i]
 		r.Transitions += a.moves - b.moves
-		r.CPUPercent = max(r.CPUPercent, 100*float64(a.cpu-b.cpu)/float64(took))
+		r.CPUPercent = max(r.CPUPercent, 100*float64(a.user-b.user)/float64(took))
+		r.AllCPUPercent = max(r.AllCPUPercent, 100*float64(a.cpu-b.cpu)/float64(took))
 		r.LogLines = max(r.LogLines, a.lines-b.lines)
 		r.ReachedPPS = min(r.ReachedPPS, float64(a.rx-b.rx)/took.Seconds())
 		for _, why := range []string{"badauth", "badtrailer", "replay", "loop", "ratelimit", "badsum", "badlen", "badttl"} {
@@ -77,7 +85,11 @@ func (r *ShieldResult) judge() {
 		}
 	}
 	need(r.Transitions == 0, "%d transitions in the flood", r.Transitions)
-	need(r.CPUPercent <= shieldCPU, "the daemon took %.1f %% of a processor, %g are promised", r.CPUPercent, shieldCPU)
+	cpu := r.AllCPUPercent
+	if r.Profile != "timers" {
+		cpu = r.CPUPercent
+	}
+	need(cpu <= shieldCPU, "the daemon took %.1f %% of a processor, %g are promised", cpu, shieldCPU)
 	need(r.LogLines <= shieldLines, "%d lines in a log, %d are promised", r.LogLines, shieldLines)
 	need(r.FailoverMS > 0 && r.FailoverMS <= r.BoundMS, "failover after %.0f ms, %.0f are promised", r.FailoverMS, r.BoundMS)
 	need(r.AdvertsAccepted > 0 && r.AdvertsAccepted >= uint64(r.Seconds*1000/masterDownMS),
@@ -98,8 +110,8 @@ func (r *ShieldResult) judge() {
 func ShieldText(all []ShieldResult) (text string, kept bool) {
 	var b strings.Builder
 	kept = true
-	fmt.Fprintf(&b, "%-7s %-11s %10s %10s %9s %6s %8s %6s %10s %14s\n",
-		"system", "adverts", "sent/s", "reached/s", "ns/frame", "moves", "CPU %", "log", "failover", "accepted/sent")
+	fmt.Fprintf(&b, "%-13s %-11s %10s %10s %9s %6s %13s %6s %10s %14s\n",
+		"system", "adverts", "sent/s", "reached/s", "ns/frame", "moves", "CPU user/all", "log", "failover", "accepted/sent")
 	for _, r := range all {
 		ns, accepted, failover := "-", "-", "never"
 		if r.NSPerFrame > 0 {
@@ -111,13 +123,13 @@ func ShieldText(all []ShieldResult) (text string, kept bool) {
 		if r.FailoverMS > 0 {
 			failover = fmt.Sprintf("%.0f ms", r.FailoverMS)
 		}
-		fmt.Fprintf(&b, "%-7s %-11s %10.0f %10.0f %9s %6d %8.1f %6d %10s %14s\n", r.System, r.Attack, r.RatePPS, r.ReachedPPS, ns,
-			r.Transitions, r.CPUPercent, r.LogLines, failover, accepted)
+		fmt.Fprintf(&b, "%-13s %-11s %10.0f %10.0f %9s %6d %6.1f/%.1f %% %6d %10s %14s\n", strings.TrimSpace(r.System+" "+r.Profile), r.Attack, r.RatePPS, r.ReachedPPS, ns,
+			r.Transitions, r.CPUPercent, r.AllCPUPercent, r.LogLines, failover, accepted)
 	}
 	for _, r := range all {
 		for _, s := range r.Broken {
 			kept = false
-			fmt.Fprintf(&b, "not kept: %s under %s adverts: %s\n", r.System, r.Attack, s)
+			fmt.Fprintf(&b, "not kept: %s %s under %s adverts: %s\n", r.System, r.Profile, r.Attack, s)
 		}
 		if r.Hint != "" {
 			fmt.Fprintf(&b, "hint under %s adverts: %s\n", r.Attack, r.Hint)

@@ -23,11 +23,15 @@ func XCarp(program string, sync bool) System {
 }
 
 // XCarpProfile returns xcarp as it is measured beside others: with pulses of a
-// profile (fast, default), or by classic CARP timers that are as short as can be.
+// profile (fast, default), or by CARP timers, those of the demo (timers) or as short as
+// can be (classic).
 func XCarpProfile(program, profile string) System {
 	x := xcarp{program: program, sync: true, advBase: 1, advSkew: 100, detect: profile}
-	if profile == "classic" {
+	switch profile {
+	case "classic":
 		x.advBase, x.advSkew, x.detect = 0, 1, "off"
+	case "timers":
+		x.detect = "off"
 	}
 	return x.system(profile)
 }
