@@ -262,7 +262,7 @@ func noKey(keys []config.Key, id string) error {
 	for _, k := range keys {
 		ids = append(ids, keyID(k))
 	}
-	return fmt.Errorf("no key %s: there are %s", id, strings.Join(ids, ", "))
+	return fmt.Errorf("no key %s: known by id: %s", id, strings.Join(ids, ", "))
 }
 
 func listKeys(w io.Writer, keys []config.Key, asJSON bool) error {

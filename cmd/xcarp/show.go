@@ -85,6 +85,9 @@ func render(s *daemon.Status, now time.Time) string {
 			fmt.Fprintf(&b, "  ALARM       no %s adverts from that master: look at multicast snooping and filters on the way\n", g.SilentFamily)
 		}
 		fmt.Fprintf(&b, "  carpdev     %s\n", hearing(&g))
+		for _, p := range g.Pulses {
+			fmt.Fprintf(&b, "  pulses      %s %s, %s\n", p.Peer, p.Says, watching(&p))
+		}
 		fmt.Fprintf(&b, "  auth        %s, trailer %s; alarms: %s\n", g.Auth, onOff(g.Trailer), counts(g.Alarms))
 		fmt.Fprintf(&b, "  drops       %s\n", counts(g.Drops))
 		if g.Hint != "" {
@@ -117,6 +120,18 @@ func sharing(g *daemon.GroupStatus) string {
 		return fmt.Sprintf(", shared with other vhids: balance arp by %s", g.BalanceBy)
 	}
 	return ", shared with other vhids: balance " + g.Balance
+}
+
+// watching says how a peer is asked.
+func watching(p *daemon.PulseStatus) string {
+	s := fmt.Sprintf("%s when it was last asked; silent after %.3g ms, a slow answer takes %.2g ms", p.State, p.LimitMS, p.RTTMS)
+	if !p.Sync {
+		s += "; SILENT on the sync device"
+	}
+	if p.Wrong > 0 {
+		s += fmt.Sprintf("; taken for dead by mistake: %d", p.Wrong)
+	}
+	return s
 }
 
 // stale says why the configuration that runs is not the one on disk, and what to

@@ -128,12 +128,23 @@ func (y *why) render() string {
 	var b strings.Builder
 	e := &y.Change
 	fmt.Fprintf(&b, "%s\n%s\n", e.At.Local().Format("2006-01-02 15:04:05.000000"), renderChange(e))
-	if s := seconds(e, "heard_before"); s != "" {
-		fmt.Fprintf(&b, "  heard     the last advert %s before; a master that is silent for %s counts as gone\n", s, seconds(e, "limit"))
+	heard, listened, limit := seconds(e, "heard_before"), seconds(e, "listened"), seconds(e, "limit")
+	if limit != "" {
+		limit = fmt.Sprintf("; a master that is silent for %s counts as gone", limit)
+	}
+	switch {
+	case listened != "":
+		fmt.Fprintf(&b, "  heard     no advert in %s%s\n", listened, limit)
+	case heard != "":
+		fmt.Fprintf(&b, "  heard     the last advert %s before%s\n", heard, limit)
+	}
+	if listened+heard != "" {
 		if n := e.Str("gaps"); n != "" {
 			fmt.Fprintf(&b, "  adverts   the %s gaps before: median %s, longest %s\n", n, seconds(e, "gap_median"), seconds(e, "gap_longest"))
 		}
-		fmt.Fprintf(&b, "  own delay %s\n", seconds(e, "late"))
+		if s := seconds(e, "late"); s != "" {
+			fmt.Fprintf(&b, "  own delay %s\n", s)
+		}
 	}
 	if n := e.Str("pulses_missed"); n != "" {
 		fmt.Fprintf(&b, "  pulses    %s asks unanswered, the last answer %s before; %s is the limit, %s a slow answer\n",

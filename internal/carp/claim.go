@@ -162,7 +162,7 @@ func (m *Machine) Claimed(now time.Time, term uint64) Effects {
 		e = m.become(now, Drain, "claimed by a peer")
 		e.Role = nil
 		m.yield, m.down = term, m.drained.Add(claimantTime)
-		if !m.stay {
+		if !m.stay && m.Demotion() == 0 { // of a demotion we know when it ends
 			m.humble = now.Add(MasterDown(m.cfg.AdvBase, m.cfg.AdvSkew)) // there was a reason
 		}
 	case m.state == Backup:

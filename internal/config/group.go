@@ -230,7 +230,7 @@ func (r *reader) addresses(e entry, g Group, seen map[string]string) []netip.Pre
 func address(n *node) (p netip.Prefix, what, fix string) {
 	const example = "write an address and the prefix length of its subnet, such as 10.0.0.1/24"
 	if n.kind != scalar {
-		return p, "an address must be one value, not " + n.what(), example
+		return p, "an address must be one value, not " + n.what(), example + `; in brackets IPv6 needs quotes: ["fd00:1::1/64"]`
 	}
 	if a, err := netip.ParseAddr(n.text); err == nil {
 		if a.Zone() != "" {

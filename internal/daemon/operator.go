@@ -134,7 +134,7 @@ func (o *operator) Undemote(id int, user string) ([]Demotion, error) {
 		if len(ids) == 0 {
 			ids = []string{"none"}
 		}
-		return nil, refusal(fmt.Sprintf("no demotion %d: there are %s", id, strings.Join(ids, ", ")))
+		return nil, refusal(fmt.Sprintf("no demotion %d: known by id: %s", id, strings.Join(ids, ", ")))
 	}
 	for _, d := range gone {
 		o.log.Info("demotion taken back", zap.Int("id", d.ID), zap.String("group", d.Group), zap.String("user", user))

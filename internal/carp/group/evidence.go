@@ -39,8 +39,11 @@ func (g *gaps) begin() { *g = gaps{} }
 // evidence is what is known now; under mu.
 func (g *Group) evidence(now time.Time) Evidence {
 	heard := g.machine.Heard()
-	down, _ := g.machine.Deadline()
-	e := Evidence{Heard: now.Sub(heard), Limit: down.Sub(heard), Late: max(0, now.Sub(down)), Gaps: min(g.gaps.n, gapsKept)}
+	e := Evidence{Heard: now.Sub(heard), Never: g.gaps.last.IsZero(), Gaps: min(g.gaps.n, gapsKept)}
+	if _, claiming := g.machine.Claiming(); !claiming { // that has a deadline of its own
+		down, _ := g.machine.Deadline()
+		e.Limit, e.Late = down.Sub(heard), max(0, now.Sub(down))
+	}
 	if e.Gaps > 0 {
 		all := slices.Sorted(slices.Values(g.gaps.all[:e.Gaps]))
 		e.Gap, e.Longest = all[e.Gaps/2], all[e.Gaps-1]
@@ -53,7 +56,14 @@ func (t *Transition) fields() []zap.Field {
 	var f []zap.Field
 	if t.From == carp.Backup && t.To == carp.Master {
 		e := &t.Evidence
-		f = append(f, zap.Duration("heard_before", e.Heard), zap.Duration("limit", e.Limit), zap.Duration("late", e.Late))
+		if e.Never {
+			f = append(f, zap.Duration("listened", e.Heard))
+		} else {
+			f = append(f, zap.Duration("heard_before", e.Heard))
+		}
+		if e.Limit > 0 {
+			f = append(f, zap.Duration("limit", e.Limit), zap.Duration("late", e.Late))
+		}
 		if e.Gaps > 0 {
 			f = append(f, zap.Int("gaps", e.Gaps), zap.Duration("gap_median", e.Gap), zap.Duration("gap_longest", e.Longest))
 		}

@@ -114,7 +114,8 @@ type Transition struct {
 // Evidence is what a backup knew of its master when it decided.
 type Evidence struct {
 	Heard   time.Duration // since the last believed advert, or since it began to listen
-	Limit   time.Duration // after how long a silent master counts as gone
+	Never   bool          // no advert was believed in that time
+	Limit   time.Duration // after how long a silent master counts as gone; 0: it was claimed from
 	Late    time.Duration // how late we were ourselves
 	Gap     time.Duration // the median of the gaps between the adverts before
 	Longest time.Duration // the longest of them
