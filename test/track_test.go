@@ -187,7 +187,7 @@ func TestOperatorDemotes(t *testing.T) {
 		{[]string{"demote", "wna"}, `no group "wna"`},
 		{[]string{"demote", "--by", "256"}, "demote by 256: write 1 to 255"},
 		{[]string{"demote", "--reason", "a\nb"}, "the reason must be one line"},
-		{[]string{"undemote", "7"}, "no demotion 7: there are 1"},
+		{[]string{"undemote", "7"}, "no demotion 7: known by id: 1"},
 	} {
 		if _, err := p.a.xcarp(bad.arg...); err == nil || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("xcarp %v: got %v, want %q", bad.arg, err, bad.want)

@@ -100,8 +100,8 @@ func TestWhyTellsBothSides(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	p.client.Exec("ping", "-c", "1", "-W", "5", "10.0.0.1")
-	tells(p.b, "BACKUP → MASTER: handed over by fw-a", "claim     acknowledged after ", "announced +", "fw-a, lan: MASTER → DRAIN: claimed by a peer", "first frame as master: ")
-	tells(p.a, "MASTER → DRAIN: claimed by a peer", "fw-b, lan: BACKUP → MASTER: handed over by fw-a")
+	tells(p.b, "BACKUP → MASTER: handed over by fw-a", "claim     acknowledged after ", "announced +", "fw-a, lan: MASTER → DRAIN: handed over", "first frame as master: ")
+	tells(p.a, "MASTER → DRAIN: handed over", "fw-b, lan: BACKUP → MASTER: handed over by fw-a")
 
 	p.cut(p.b)
 	p.a.waitState(5*time.Second, "MASTER", "lan", "wan")

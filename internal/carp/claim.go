@@ -159,7 +159,7 @@ func (m *Machine) Claimed(now time.Time, term uint64) Effects {
 	case lapsed:
 	case m.state == Master && term >= m.term:
 		// Of the same term, if it came between our decision and the dataplane's.
-		e = m.become(now, Drain, "claimed by a peer")
+		e = m.become(now, Drain, m.gone(now, "claimed by a peer"))
 		e.Role = nil
 		m.yield, m.down = term, m.drained.Add(claimantTime)
 		if !m.stay && m.Demotion() == 0 { // of a demotion we know when it ends
@@ -190,6 +190,14 @@ func (m *Machine) Vouched(now time.Time, term uint64) Effects {
 		m.down = at
 	}
 	return m.Tick(now)
+}
+
+// gone names the reason for which the role went: what we offered was taken.
+func (m *Machine) gone(now time.Time, reason string) string {
+	if now.Before(m.offered) {
+		return "handed over"
+	}
+	return reason
 }
 
 // Handover lets a peer have the role, and does not take it back by itself as long

@@ -95,7 +95,7 @@ func (m *Machine) receiveMaster(now time.Time, h *Heard) Effects {
 		return m.answer(now, false)
 	case ordered && h.Term > m.term:
 		m.followed = h.Term
-		return m.become(now, Drain, "master of a newer term heard")
+		return m.become(now, Drain, m.gone(now, "master of a newer term heard"))
 	case ordered && h.Term < m.term:
 		return m.claim(now)
 	case his > mine:
