@@ -515,8 +515,14 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 		group.Together(moves)
 	}
 	for _, w := range gone {
-		if w.stands() == carp.Master {
-			w.watch.TookOver(now)
+		if w.stands() != carp.Master {
+			continue
+		}
+		w.watch.TookOver(now)
+		for _, a := range w.ways {
+			if a != nil {
+				a.line.next = time.Time{} // the fence goes up at once
+			}
 		}
 	}
 }
