@@ -148,9 +148,6 @@ func (t *pulseThread) run(p *pulsePlan, m *member, c *claimRun, now time.Time) (
 		t.postponed(m, now)
 		return func(m *carp.Machine, now time.Time) carp.Effects { return m.Postpone(now, c.term) }, true
 	}
-	if c.nonce == 0 {
-		c.begun = now
-	}
 	bid := c.nonce == 0
 	send := now.Sub(c.sent) >= claimEvery
 	if send {
@@ -193,6 +190,7 @@ func (t *pulseThread) run(p *pulsePlan, m *member, c *claimRun, now time.Time) (
 		}
 	}
 	if bid && c.nonce != 0 {
+		c.begun = now // it may have waited for its bundle
 		m.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { return m.Bid(now, c.term) })
 	}
 	if asked > 0 && acked == asked {

@@ -161,16 +161,7 @@ func (p *Port) SetDemotion(vhid uint8, demotion uint32) {
 // Hint is when a frame for the virtual MAC last came here while we were not its master,
 // zero for never: the master may be gone.
 func (p *Port) Hint(vhid uint8) time.Time {
-	p.alive.RLock()
-	defer p.alive.RUnlock()
-	if p.maps == nil {
-		return time.Time{}
-	}
-	at := atomic.LoadUint64(&p.maps.vhid(vhid).Hint)
-	if at == 0 {
-		return time.Time{}
-	}
-	return carp.BootTime(time.Duration(at))
+	return p.noted(vhid, func(v *xdpVhid) *uint64 { return &v.Hint })
 }
 
 // AwaitFirst asks the programs to note when the next frame for the virtual MAC is taken.
@@ -185,12 +176,17 @@ func (p *Port) AwaitFirst(vhid uint8) {
 // First is when the first frame for the virtual MAC was taken after AwaitFirst, zero if
 // there was none yet.
 func (p *Port) First(vhid uint8) time.Time {
+	return p.noted(vhid, func(v *xdpVhid) *uint64 { return &v.First })
+}
+
+// noted is a time that the programs have noted of a vhid, zero if they have not.
+func (p *Port) noted(vhid uint8, what func(*xdpVhid) *uint64) time.Time {
 	p.alive.RLock()
 	defer p.alive.RUnlock()
 	if p.maps == nil {
 		return time.Time{}
 	}
-	at := atomic.LoadUint64(&p.maps.vhid(vhid).First)
+	at := atomic.LoadUint64(what(p.maps.vhid(vhid)))
 	if at == 0 {
 		return time.Time{}
 	}
