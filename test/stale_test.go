@@ -42,7 +42,7 @@ func TestAStaleConfigurationIsSaid(t *testing.T) {
 	n.reconfigure(func(string) string { return right })
 	say(false, "0")
 	n.reconfigure(func(string) string { return right + "metrics: {listen: 127.0.0.1:9112}\n" })
-	say(true, "1", "config STALE", "differs in more than groups: restart to apply it")
+	say(true, "1", "config STALE", "differs in more than groups: xcarp restart applies it")
 	n.reconfigure(func(string) string { return strings.Replace(right, "preempt: true", "preempt: false", 1) })
 	say(false, "0")
 	if n.group("lan").Preempt {

@@ -138,7 +138,7 @@ func watching(p *daemon.PulseStatus) string {
 // do about it.
 func stale(s *daemon.Status) string {
 	if s.StaleWhy.Why == "restart" {
-		return s.Config + " differs in more than groups: restart to apply it"
+		return s.Config + " differs in more than groups: xcarp restart applies it"
 	}
 	why := s.Config + " could not be applied"
 	if s.StaleWhy.Why == "refused" {

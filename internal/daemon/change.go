@@ -411,7 +411,7 @@ func (d *Daemon) reload() {
 		d.log.Info("the configuration on disk is the running one")
 		d.outdated("")
 	case !onlyGroups(next, d.now.Load()):
-		d.log.Warn("the configuration on disk differs in more than groups: restart to apply it", zap.String("hash", next.Hash))
+		d.log.Warn("the configuration on disk differs in more than groups: xcarp restart applies it", zap.String("hash", next.Hash))
 		d.outdated(staleRestart)
 	default:
 		if err := d.apply(next); err != nil {

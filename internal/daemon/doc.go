@@ -12,6 +12,9 @@
 //	starter     holds and demotes what has just started, until it is ready
 //	operator    demotions from the control socket, on disk
 //	hooks       tells programs of changes, in order
+//	pulses      agrees with the peers on keys; its thread (pulsethread.go, pulseclaim.go)
+//	            asks them, judges their silence, claims, and moves the groups at once
+//	story       tells the peers of changes, for why and log
 //	terms       writes the terms behind
 //	control     the unix socket: status and metrics
 //
@@ -21,7 +24,11 @@
 // others read, the members and the carpdevs, changes as a whole.
 //
 // On the way up a takeover calls Mirror.Own before the map is flipped (three
-// system calls), and nothing else. All other parts learn of it afterwards.
+// system calls), and has the programs note the first frame; nothing else. All other
+// parts learn of it afterwards.
+//
+// A process can be replaced by the next one in place (restart.go): what is on the
+// carpdevs stays, and is adopted.
 //
 // An orderly stop ends the groups first, which drain and say goodbye, then the
 // keeper, which takes the addresses away, then the rest. Programs and maps stay
