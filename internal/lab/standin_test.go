@@ -121,7 +121,7 @@ func (d *standinDaemon) beat(term <-chan os.Signal) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	for i := 0; ; i++ {
 		if _, err := c.Write([]byte{1}); err == nil && i%10 == 0 {
-			_ = d.announce() // so that the switch finds fw-a again after a cut
+			go d.announce() // so that the switch finds fw-a again after a cut; heartbeats do not wait for that
 		}
 		select {
 		case <-term:
