@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,8 @@ type shield struct {
 	quick   bool
 	program string
 	output  string
+
+	profiles []string
 }
 
 func shieldCommand() *cobra.Command {
@@ -66,11 +69,16 @@ while the flood goes on. Fails if xcarp does not keep what it promises.`,
 	f := c.Flags()
 	f.StringVar(&s.systems, "systems", "", "xcarp and ucarp, separated by commas (default: those that are installed)")
 	f.StringVar(&s.cases, "cases", "", "which adverts: "+strings.Join(words, ", ")+" (default: all)")
+	f.StringSliceVar(&s.profiles, "profiles", nil, "settings of xcarp: "+strings.Join(shieldProfiles, ", ")+" (default: all)")
 	f.BoolVar(&s.quick, "quick", false, "two seconds each, xcarp alone unless --systems says more")
 	f.StringVar(&s.program, "xcarp", "", "the xcarp program (default: beside xcarp-lab, then in PATH)")
 	f.StringVarP(&s.output, "output", "o", "text", "text or json (one object a line)")
 	return c
 }
+
+// shieldProfiles are the settings in which xcarp is flooded: with CARP's timers alone,
+// and as it is.
+var shieldProfiles = []string{"timers", "default"}
 
 func (s *shield) run(ctx context.Context, out, progress io.Writer) error {
 	opt := lab.ShieldOptions{For: 10 * time.Second}
@@ -97,7 +105,10 @@ func (s *shield) run(ctx context.Context, out, progress io.Writer) error {
 			if err != nil {
 				return err
 			}
-			these = []lab.System{lab.XCarpProfile(program, "timers"), lab.XCarpProfile(program, "default")}
+			these = nil
+			for _, p := range s.profiles {
+				these = append(these, lab.XCarpProfile(program, p))
+			}
 		}
 		for _, sys := range these {
 			results, err := lab.MeasureShield(ctx, sys, opt)
@@ -136,6 +147,14 @@ func (s *shield) check(opt *lab.ShieldOptions) (systems []string, err error) {
 				return nil, usageError{err}
 			}
 			opt.Attacks = append(opt.Attacks, a)
+		}
+	}
+	if len(s.profiles) == 0 {
+		s.profiles = shieldProfiles
+	}
+	for _, p := range s.profiles {
+		if !slices.Contains(shieldProfiles, p) {
+			return nil, usageError{fmt.Errorf("profile %q is not flooded, there are %s", p, strings.Join(shieldProfiles, " and "))}
 		}
 	}
 	if s.systems == "" {

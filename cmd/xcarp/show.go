@@ -125,6 +125,9 @@ func sharing(g *daemon.GroupStatus) string {
 // watching says how a peer is asked.
 func watching(p *daemon.PulseStatus) string {
 	s := fmt.Sprintf("%s when it was last asked; silent after %.3g ms, a slow answer takes %.2g ms", p.State, p.LimitMS, p.RTTMS)
+	if p.SlowedMS > 0 {
+		s += fmt.Sprintf("; asked every %.3g ms only, while a flood makes sending slow", p.SlowedMS)
+	}
 	if !p.Sync {
 		s += "; SILENT on the sync device"
 	}

@@ -39,7 +39,7 @@ func (d Detect) back() Detect {
 
 const (
 	// hungAfter is how old the last sign of life of a daemon may be: it gives one
-	// every 100 ms.
+	// every 150 ms.
 	hungAfter = 300 * time.Millisecond
 
 	// hurryTime is for how long evidence of another kind makes us ask as fast as
@@ -127,6 +127,7 @@ type Finding struct {
 	Limit   time.Duration // that was applied
 	Missed  int           // asks without an answer, on the carpdev
 	Carrier bool          // the sync device has lost its carrier
+	Stale   bool          // the verdict is an earlier one: see Late
 }
 
 // Watch reads the silence of one peer about one group. It is as pure as Machine:
@@ -151,8 +152,10 @@ type Watch struct {
 
 	last     Answer
 	lastAt   time.Time
-	tookOver time.Time // by silence; zero if it is settled who was right
-	hurry    time.Time // until then
+	verdict  Silence       // while nothing is heard on the carpdev
+	slowed   time.Duration // see Slow
+	tookOver time.Time     // by silence; zero if it is settled who was right
+	hurry    time.Time     // until then
 }
 
 // NewWatch returns a Watch that has heard nothing yet.
@@ -167,9 +170,14 @@ func (w *Watch) Configured() Detect { return w.config }
 // Last returns the newest answer about the group, and when it came.
 func (w *Watch) Last() (Answer, time.Time) { return w.last, w.lastAt }
 
-// Asked tells that the peer was asked on a path, whatever about. sent is false if
-// the ask did not leave: that accuses nobody.
-func (w *Watch) Asked(p Path, now time.Time, sent bool) {
+// Asked tells that the peer was asked on a path, whatever about, and how long sending
+// took. sent is false if the ask did not leave: that accuses nobody. Nor does one that
+// left slowly, or any before it: whatever held it up may hold up the answers.
+func (w *Watch) Asked(p Path, now time.Time, sent bool, took time.Duration) {
+	if took > w.detect(now).Interval/4 {
+		w.Late()
+		return
+	}
 	if sent && !w.path[p].down {
 		w.path[p].asked(now)
 	}
@@ -184,6 +192,9 @@ func (w *Watch) Answered(p Path, asked, at time.Time, a *Answer) {
 	if !w.path[p].answered(asked, at) {
 		return
 	}
+	if p == PathCarpdev {
+		w.verdict = Unwatched
+	}
 	if !w.tookOver.IsZero() && at.After(w.tookOver) {
 		if at.Sub(w.tookOver) < regretTime {
 			w.regret(at)
@@ -193,7 +204,8 @@ func (w *Watch) Answered(p Path, asked, at time.Time, a *Answer) {
 }
 
 // Late tells that this node overslept: answers may wait in a queue, and none of the
-// asks that are out accuses anybody.
+// asks that are out accuses anybody. A peer that was silent before is not heard by that:
+// the verdict stays, marked as Stale, until new asks confirm it or one is answered.
 func (w *Watch) Late() {
 	for i := range w.path {
 		w.path[i].n = 0
@@ -221,12 +233,28 @@ func (w *Watch) Hurry(now time.Time) {
 	}
 }
 
+// Slow tells that this node cannot ask more often than every so often, whatever the
+// profile says; 0: it can. Silence takes as much longer to show.
+func (w *Watch) Slow(interval time.Duration) { w.slowed = interval }
+
+// Slowed returns what Slow was told, if that is slower than the profile.
+func (w *Watch) Slowed() time.Duration {
+	if w.slowed <= w.now.Interval {
+		return 0
+	}
+	return w.slowed
+}
+
 // Pace returns how often to ask now; 0: not at all.
 func (w *Watch) Pace(now time.Time) time.Duration {
+	pace := w.now.Interval
 	if now.Before(w.hurry) {
-		return DetectFast.Interval
+		pace = DetectFast.Interval
 	}
-	return w.now.Interval
+	if pace == 0 {
+		return 0
+	}
+	return max(pace, w.slowed)
 }
 
 // TookOver tells that this node took over because of what the Watch said.
@@ -256,13 +284,17 @@ func (w *Watch) forgive(now time.Time) {
 
 // detect is the profile for the moment, for a path.
 func (w *Watch) detect(now time.Time) Detect {
+	d := w.now
 	switch {
-	case now.Before(w.hurry) && w.path[PathSync].down && w.now != DetectOff:
-		return detectCut
-	case now.Before(w.hurry) && w.now.Interval > DetectFast.Interval:
-		return DetectFast
+	case d == DetectOff:
+		return d
+	case now.Before(w.hurry) && w.path[PathSync].down:
+		d = detectCut
+	case now.Before(w.hurry) && d.Interval > DetectFast.Interval:
+		d = DetectFast
 	}
-	return w.now
+	d.Interval = max(d.Interval, w.slowed)
+	return d
 }
 
 // Limit returns how long asks on a path may stay unanswered now: what the profile
@@ -295,13 +327,16 @@ func (w *Watch) Judge(now time.Time) Finding {
 	}
 	silentThere := there.down || w.silent(PathSync, now)
 	switch {
+	case w.now == DetectOff: // after too many errors
+	case !w.silent(PathCarpdev, now) && w.verdict != Unwatched:
+		f.Silence, f.Stale = w.verdict, true
+		return f
 	case !w.silent(PathCarpdev, now):
 		f.Silence = Lives
 		f.Deaf = silentThere && !there.heard.IsZero()
 		if f.Master && w.last.Age > hungAfter {
 			f.Silence = Hung
 		}
-	case w.now == DetectOff: // after too many errors
 	case there.heard.IsZero() && !there.down:
 	case silentThere:
 		f.Silence = Gone
@@ -309,6 +344,9 @@ func (w *Watch) Judge(now time.Time) Finding {
 		f.Silence = CutOff
 	default:
 		f.Silence = Doubt
+	}
+	if f.Silence == Doubt || f.Silence == CutOff || f.Silence == Gone {
+		w.verdict = f.Silence
 	}
 	return f
 }

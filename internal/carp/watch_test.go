@@ -14,6 +14,7 @@ type watched struct {
 	now    time.Time
 	next   time.Time     // ask
 	rtt    time.Duration // of every answer
+	took   time.Duration // of every send
 	dead   [paths]bool
 	unsent [paths]bool
 	answer Answer
@@ -51,7 +52,7 @@ func (w *watched) step() Finding {
 	w.last = w.Judge(w.now)
 	if w.now.Equal(w.next) {
 		for p := range paths {
-			w.Asked(p, w.now, !w.unsent[p])
+			w.Asked(p, w.now, !w.unsent[p], w.took)
 			if !w.dead[p] && !w.unsent[p] {
 				w.due = append(w.due, due{p, w.now, w.now.Add(w.rtt), w.answer})
 			}
@@ -291,5 +292,66 @@ func TestReflections(t *testing.T) {
 	}
 	if s := r.slowest(); s < time.Millisecond || s > 1300*time.Microsecond {
 		t.Errorf("after a change: %v", s)
+	}
+}
+
+// TestWatchSlowSends is a node that does other work whenever it sends: it asks less often,
+// and believes nothing until then.
+func TestWatchSlowSends(t *testing.T) {
+	w := watch(DetectDefault)
+	w.must(t, 100*time.Millisecond, acting...)
+	w.dead = [paths]bool{true, true}
+	w.took = 2 * time.Millisecond
+	w.must(t, time.Second, acting...)
+	w.Slow(100 * time.Millisecond)
+	if took, ok := w.run(time.Second, Gone); !ok {
+		t.Errorf("slowed: %v, %v", took, ok)
+	}
+}
+
+// TestWatchLateKeepsTheVerdict is a node that is stopped again and again: what it has
+// found out before is not undone by that, and nothing follows from it either.
+func TestWatchLateKeepsTheVerdict(t *testing.T) {
+	w := watch(DetectDefault)
+	w.must(t, 100*time.Millisecond, acting...)
+	w.dead[PathCarpdev] = true
+	if _, ok := w.run(100*time.Millisecond, CutOff); !ok {
+		t.Fatal("never cut off")
+	}
+	w.Late()
+	if f := w.Judge(w.now); f.Silence != CutOff || !f.Stale {
+		t.Errorf("late: got %+v, want cut off, stale", f)
+	}
+	w.must(t, 100*time.Millisecond, Lives, Gone)
+	if w.last.Stale {
+		t.Errorf("after new asks: %+v", w.last)
+	}
+	w.dead[PathCarpdev] = false
+	if _, ok := w.run(20*time.Millisecond, Lives); !ok {
+		t.Errorf("after answers: %+v", w.last)
+	}
+}
+
+// TestWatchSlowed is a node that cannot ask as often as it should.
+func TestWatchSlowed(t *testing.T) {
+	w := watch(DetectDefault)
+	w.must(t, 100*time.Millisecond, acting...)
+	w.Slow(60 * time.Millisecond)
+	if pace, slowed := w.Pace(w.now), w.Slowed(); pace != 60*time.Millisecond || slowed != pace {
+		t.Errorf("pace %v, slowed to %v", pace, slowed)
+	}
+	w.must(t, time.Second, acting...)
+	w.dead = [paths]bool{true, true}
+	took, ok := w.run(time.Second, Gone)
+	if !ok || took < 2*60*time.Millisecond || took > 4*60*time.Millisecond {
+		t.Errorf("noticed after %v, %v", took, ok)
+	}
+	w.dead = [paths]bool{}
+	w.Hurry(w.now)
+	if pace := w.Pace(w.now); pace != 60*time.Millisecond {
+		t.Errorf("in a hurry: %v", pace)
+	}
+	if w.Slow(0); w.Slowed() != 0 || w.Pace(w.now) != time.Millisecond {
+		t.Errorf("no more: pace %v, slowed to %v", w.Pace(w.now), w.Slowed())
 	}
 }

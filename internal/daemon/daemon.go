@@ -367,7 +367,7 @@ func ignoreCanceled(err error) error {
 }
 
 // livenessEvery is how often each election gives a sign of life.
-const livenessEvery = 100 * time.Millisecond
+const livenessEvery = 250 * time.Millisecond
 
 // liveness asks every election for signs of life, and looks after what takes a moment.
 func (d *Daemon) liveness(ctx context.Context) error {
@@ -389,9 +389,21 @@ func (d *Daemon) liveness(ctx context.Context) error {
 	}
 }
 
-// hung returns an election that has given no sign of life for a second.
+// hungAfter is how long an election may give no sign of life of its own.
+const hungAfter = time.Second
+
+// sustain gives the dataplane a sign of life of a daemon that is starved: its real-time
+// thread still runs, and the election has not been away for long. Where the process is
+// stopped or gone, nobody does.
+func (m *member) sustain(now time.Time) {
+	if alive := m.alive.Load(); alive != 0 && carp.SinceBoot(now)-time.Duration(alive) < hungAfter && !m.ahead.Load() {
+		m.dev.port.Stamp(m.cfg.VHID, now)
+	}
+}
+
+// hung returns an election that has given no sign of life for too long.
 func (d *Daemon) hung() *member {
-	limit := carp.SinceBoot(group.BootClock().Add(-time.Second))
+	limit := carp.SinceBoot(group.BootClock().Add(-hungAfter))
 	for _, m := range d.members() {
 		if m.alive.Load() < int64(limit) {
 			return m

@@ -21,7 +21,7 @@ import (
 // after that much silence, and it is deaf after the third. A LAN where somebody
 // speaks twice a second is never asked.
 const (
-	earsEvery = 100 * time.Millisecond
+	earsEvery = 250 * time.Millisecond
 	earsQuiet = 500 * time.Millisecond
 	earsDeaf  = 1500 * time.Millisecond
 

@@ -200,7 +200,7 @@ func (p *pulses) Status(m *member) []PulseStatus {
 		all = append(all, PulseStatus{
 			Peer: w.peer, Says: carp.Silence(w.silence.Load()).String(), State: carp.State(w.state.Load()).String(),
 			Sync: !w.deaf.Load(), LimitMS: float64(w.limit.Load()) / 1e6, RTTMS: float64(w.slowest.Load()) / 1e6,
-			Wrong: int(w.regrets.Load()),
+			SlowedMS: float64(w.slowed.Load()) / 1e6, Wrong: int(w.regrets.Load()),
 		})
 	}
 	return all

@@ -21,7 +21,10 @@ import (
 const (
 	// pulseIdle is how often is asked where nothing hangs on the answer: by a
 	// master, and after a Watch has stepped back to CARP's timers.
-	pulseIdle = 100 * time.Millisecond
+	pulseIdle = 150 * time.Millisecond
+
+	// pulseSlowest is the same in a flood that makes every send slow.
+	pulseSlowest = 600 * time.Millisecond
 
 	// pulseAgain is how often the same thing is told to a group.
 	pulseAgain = time.Millisecond
@@ -97,6 +100,7 @@ type watched struct {
 	demotion atomic.Uint32
 	limit    atomic.Int64
 	slowest  atomic.Int64
+	slowed   atomic.Int64
 	regrets  atomic.Int64
 	deaf     atomic.Bool
 }
@@ -120,8 +124,11 @@ type pulseThread struct {
 	said    map[*member]time.Time // when it was last said that a claim waits in vain
 	follows map[*member]bool      // asked to follow a claim: is that a planned one?
 	frame   []byte
-	pulsing map[*member]bool
-	unheard map[*member]bool
+	cost    sendCost
+
+	sustained time.Time
+	pulsing   map[*member]bool
+	unheard   map[*member]bool
 }
 
 // take is a handover by a peer.
@@ -194,6 +201,8 @@ func (t *pulseThread) Run(ctx context.Context) {
 	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
 		t.log.Info("the sender of pulses runs without real-time priority", zap.Error(err))
 	}
+	t.cost.cpus = newCPUs()
+	runtime.GOMAXPROCS(runtime.NumCPU() + 1) // one is this thread's, also while it sleeps
 	stop := context.AfterFunc(ctx, t.Wake)
 	defer stop()
 	planned, pace := group.BootClock(), carp.DetectDefault.Interval
@@ -206,6 +215,7 @@ func (t *pulseThread) Run(ctx context.Context) {
 				w.watch.Late()
 			}
 		}
+		t.sustain(now)
 		t.act(p, now)
 		t.gaveWay(p)
 		pace = t.ask(p, now)
@@ -214,6 +224,17 @@ func (t *pulseThread) Run(ctx context.Context) {
 		if t.sleep(planned) {
 			planned = group.BootClock()
 		}
+	}
+}
+
+// sustain speaks for the elections, which have no real-time priority.
+func (t *pulseThread) sustain(now time.Time) {
+	if now.Sub(t.sustained) < livenessEvery/2 {
+		return
+	}
+	t.sustained = now
+	for _, m := range t.d.members() {
+		m.sustain(now)
 	}
 }
 
@@ -286,7 +307,11 @@ func (t *pulseThread) read(p *pulsePlan) {
 
 // ask sends what is due, and returns the shortest time between two asks.
 func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
-	shortest := pulseIdle
+	slowed := t.cost.pace(now, len(p.lines))
+	shortest := max(pulseIdle, slowed)
+	for _, w := range p.watched {
+		w.watch.Slow(slowed)
+	}
 	for _, l := range p.lines {
 		pace := pulseIdle
 		for _, a := range l.asks {
@@ -299,6 +324,7 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 				pace = min(pace, carp.DetectDefault.Interval)
 			}
 		}
+		pace = max(pace, slowed)
 		left := l.next.Sub(now)
 		if left > pace { // it was planned at a slower pace
 			l.next = now
@@ -313,8 +339,9 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 		a := l.asks[l.turn%len(l.asks)]
 		l.turn++
 		sent, at := t.send(a, a.pulse)
+		took := group.BootClock().Sub(at)
 		for _, other := range l.asks {
-			other.watched.watch.Asked(l.way, at, sent)
+			other.watched.watch.Asked(l.way, at, sent, took)
 		}
 		for k := range min(fenceMost, len(l.asks)) {
 			t.fence(l.asks[(l.turn+k)%len(l.asks)])
@@ -382,40 +409,6 @@ func (t *pulseThread) gaveWay(p *pulsePlan) {
 	}
 }
 
-// send sends a pulse of any kind, with a nonce above all before on the same line, and
-// returns whether and when it left.
-func (t *pulseThread) send(a *askee, pulse carp.Pulse) (sent bool, at time.Time) {
-	l := a.line
-	l.nonce = max(l.nonce+1, uint64(carp.SinceBoot(group.BootClock())))
-	pulse.Nonce = l.nonce
-	if pulse.Kind == carp.PulseAsk {
-		a.asked = l.nonce
-	}
-	t.frame = a.key.AppendFrame(t.frame[:0], a.dst, a.src, &pulse)
-	fd, err := t.socket(l.dev.index)
-	if err == nil {
-		err = unix.Sendto(fd, t.frame, unix.MSG_DONTWAIT, &unix.SockaddrLinklayer{Ifindex: l.dev.index, Halen: 6})
-	}
-	return err == nil, carp.BootTime(time.Duration(l.nonce))
-}
-
-// socket returns one that sends on a device and receives nothing. It does not wait in
-// a queue for what the master's neighbours send: pulses have the NIC's own MAC.
-func (t *pulseThread) socket(index int) (int, error) {
-	if fd, ok := t.sockets[index]; ok {
-		return fd, nil
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
-		return 0, errors.Join(err, unix.Close(fd))
-	}
-	t.sockets[index] = fd
-	return fd, nil
-}
-
 // act judges every peer, and tells the groups what follows.
 func (t *pulseThread) act(p *pulsePlan, now time.Time) {
 	up := !t.down.Load()
@@ -472,7 +465,7 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 	for _, w := range peer.watched {
 		f := w.last
 		doubt := f.Silence == carp.CutOff || f.Silence == carp.Doubt
-		if !f.Master || f.Silence == carp.Unwatched || now.Sub(w.acted) < pulseAgain {
+		if !f.Master || f.Silence == carp.Unwatched || f.Stale || now.Sub(w.acted) < pulseAgain {
 			continue
 		}
 		if f.Silence == carp.Lives && f.Missed < 2 {
@@ -577,6 +570,7 @@ func (w *watched) show() {
 	w.deaf.Store(w.last.Deaf)
 	w.limit.Store(int64(w.last.Limit))
 	w.slowest.Store(int64(w.watch.Slowest(carp.PathCarpdev)))
+	w.slowed.Store(int64(w.watch.Slowed()))
 	w.regrets.Store(int64(w.watch.Regrets()))
 }
 

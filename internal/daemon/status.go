@@ -230,4 +230,8 @@ type PulseStatus struct {
 	LimitMS float64 `json:"limit_ms"` // of silence
 	RTTMS   float64 `json:"rtt_ms"`   // the slowest usual reflection on the carpdev
 	Wrong   int     `json:"wrong"`    // takeovers lately from a peer that lived
+
+	// How often it is asked while sending is too slow for what detect says; 0: as
+	// often as that says.
+	SlowedMS float64 `json:"slowed_ms,omitempty"`
 }

@@ -1,0 +1,172 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/carp"
+	"github.com/xcarp/xcarp/internal/carp/group"
+)
+
+const (
+	// sendUsual is what a send may take: more of it is the kernel's work for others.
+	// sendSlow is so much of that that one is enough.
+	sendUsual = 100 * time.Microsecond
+	sendSlow  = time.Millisecond
+
+	// sendShare is the part of a CPU, one out of so many, that slow sends may take.
+	sendShare = 50
+
+	// leaveEvery is the least time between two moves to another CPU, and leaveFor how
+	// long all are quiet before the daemon may use all again.
+	leaveEvery = 100 * time.Millisecond
+	leaveFor   = time.Minute
+)
+
+// sendCost is how long the newest sends of a real-time thread took. In a flood that is
+// long: a CPU that is behind with received frames handles them whenever somebody is done
+// with sending, for a jiffy or ten rounds unless another thread is due, and beside this
+// one none is. So the daemon leaves such a CPU; where all are so, the thread sends less.
+type sendCost struct {
+	took [4]time.Duration
+	n    int
+	slow bool      // the newest
+	left time.Time // when the daemon last left a CPU; zero: it may use all
+	cpus interface {
+		Leave() error  // the one that the caller is on
+		Return() error // to all
+	}
+}
+
+func (c *sendCost) add(took time.Duration) {
+	c.took[c.n%len(c.took)] = took
+	c.n++
+	c.slow = c.slow || took > sendSlow
+}
+
+// usual is the mean but for the longest: this machine may have stood still.
+func (c *sendCost) usual() (mean time.Duration) {
+	if c.n < len(c.took) {
+		return 0
+	}
+	for _, d := range c.took {
+		mean += d
+	}
+	return (mean - slices.Max(c.took[:])) / time.Duration(len(c.took)-1)
+}
+
+// pace is how long to wait between the asks on each of some lines; 0: as you like. It
+// moves the daemon to another CPU if that may help.
+func (c *sendCost) pace(now time.Time, lines int) time.Duration {
+	since := now.Sub(c.left)
+	switch {
+	case c.slow && since > leaveEvery:
+		if c.cpus.Leave() == nil {
+			c.left = now
+		}
+	case !c.left.IsZero() && since > leaveFor:
+		if c.cpus.Return() == nil {
+			c.left = time.Time{}
+		}
+	}
+	c.slow = false
+	usual := c.usual()
+	if usual <= sendUsual {
+		return 0
+	}
+	return min(usual*sendShare*time.Duration(lines), pulseSlowest)
+}
+
+// cpus are those that the process may use: what the caller of newCPUs might.
+type cpus struct {
+	may    unix.CPUSet
+	unread error
+}
+
+func newCPUs() *cpus {
+	var c cpus
+	if err := unix.SchedGetaffinity(0, &c.may); err != nil {
+		c.unread = fmt.Errorf("read the affinity: %w", err)
+	}
+	return &c
+}
+
+// Leave moves all threads of the process to the others.
+func (c *cpus) Leave() error {
+	if c.unread != nil {
+		return c.unread
+	}
+	var cpu uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
+		return fmt.Errorf("read the CPU: %w", errno)
+	}
+	others := c.may
+	if others.Clear(int(cpu)); others.Count() == 0 {
+		return errors.New("there is no other CPU")
+	}
+	return use(&others)
+}
+
+// Return lets all threads use all again.
+func (c *cpus) Return() error { return use(&c.may) }
+
+// use lets all threads of the process use some CPUs alone: each does work for the
+// kernel where it runs.
+func use(cpus *unix.CPUSet) error {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return fmt.Errorf("list the threads: %w", err)
+	}
+	for _, t := range threads {
+		if tid, err := strconv.Atoi(t.Name()); err == nil {
+			_ = unix.SchedSetaffinity(tid, cpus) // it may have ended
+		}
+	}
+	if err := unix.SchedSetaffinity(0, cpus); err != nil {
+		return fmt.Errorf("change the affinity: %w", err)
+	}
+	return nil
+}
+
+// send sends a pulse of any kind, with a nonce above all before on the same line, and
+// returns whether and when it left.
+func (t *pulseThread) send(a *askee, pulse carp.Pulse) (sent bool, at time.Time) {
+	l := a.line
+	l.nonce = max(l.nonce+1, uint64(carp.SinceBoot(group.BootClock())))
+	pulse.Nonce = l.nonce
+	if pulse.Kind == carp.PulseAsk {
+		a.asked = l.nonce
+	}
+	t.frame = a.key.AppendFrame(t.frame[:0], a.dst, a.src, &pulse)
+	fd, err := t.socket(l.dev.index)
+	if err == nil {
+		begin := group.BootClock()
+		err = unix.Sendto(fd, t.frame, unix.MSG_DONTWAIT, &unix.SockaddrLinklayer{Ifindex: l.dev.index, Halen: 6})
+		t.cost.add(group.BootClock().Sub(begin))
+	}
+	return err == nil, carp.BootTime(time.Duration(l.nonce))
+}
+
+// socket returns one that sends on a device and receives nothing. It does not wait in
+// a queue for what the master's neighbours send: pulses have the NIC's own MAC.
+func (t *pulseThread) socket(index int) (int, error) {
+	if fd, ok := t.sockets[index]; ok {
+		return fd, nil
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
+		return 0, errors.Join(err, unix.Close(fd))
+	}
+	t.sockets[index] = fd
+	return fd, nil
+}
