@@ -84,15 +84,16 @@ type askee struct {
 
 // watched is one group of one peer. The watch is the thread's.
 type watched struct {
-	member *member
-	peer   string
-	watch  *carp.Watch
-	ways   [2]*askee
-	last   carp.Finding
-	acted  time.Time
-	behind time.Time // since when the peer, as last heard, is master of an earlier term
-	fenced uint64    // the first nonce of the claims for that; 0: none, or acknowledged
-	vouch  uint64    // the newest term of which the peer has said that it is MASTER
+	member  *member
+	peer    string
+	watch   *carp.Watch
+	ways    [2]*askee
+	last    carp.Finding
+	acted   time.Time // when the group was last told something, and what
+	actedOn carp.Silence
+	behind  time.Time // since when the peer, as last heard, is master of an earlier term
+	fenced  uint64    // the first nonce of the claims for that; 0: none, or acknowledged
+	vouch   uint64    // the newest term of which the peer has said that it is MASTER
 
 	// What others read.
 	silence  atomic.Uint32
@@ -465,7 +466,7 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 	for _, w := range peer.watched {
 		f := w.last
 		doubt := f.Silence == carp.CutOff || f.Silence == carp.Doubt
-		if !f.Master || f.Silence == carp.Unwatched || f.Stale || now.Sub(w.acted) < pulseAgain {
+		if !f.Master || f.Silence == carp.Unwatched || f.Stale {
 			continue
 		}
 		if f.Silence == carp.Lives && f.Missed < 2 {
@@ -475,10 +476,9 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 			}
 			continue
 		}
-		if w.stands() != carp.Backup {
+		if w.stands() != carp.Backup || f.Silence == w.actedOn && now.Sub(w.acted) < pulseAgain {
 			continue
 		}
-		w.acted = now
 		answer, _ := w.watch.Last()
 		var verb group.Verb
 		switch {
@@ -499,6 +499,7 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 			t.tellUnheard(w)
 		}
 		if verb != nil {
+			w.acted, w.actedOn = now, f.Silence
 			moves = append(moves, group.Move{Group: w.member.group, Verb: verb, Pulses: group.Pulses{
 				Heard: now.Sub(f.Heard), Limit: f.Limit, Missed: f.Missed, Reflection: w.watch.Slowest(carp.PathCarpdev),
 			}})
