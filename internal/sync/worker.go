@@ -23,6 +23,10 @@ const (
 	// 262144 empty ones, a time in which a CPU forwards nothing, and nobody needs the
 	// result at the instant of a takeover.
 	surveyAfter = 300 * time.Millisecond
+
+	// serveAfter is the same for a peer that has just been reached: where a network
+	// has healed, two masters agree meanwhile who is to stop.
+	serveAfter = 150 * time.Millisecond
 )
 
 // errRole ends a dump whose result nobody needs any more.
@@ -95,7 +99,7 @@ func (m *Mirror) due(now time.Duration) task {
 	t := task{takeover: m.takeover, reason: m.reconcile}
 	early := m.own && now < m.ownSince+surveyAfter
 	for _, p := range m.peers {
-		if p.serve.due && !p.dropping && !early {
+		if p.serve.due && !p.dropping && !early && now >= p.established+serveAfter {
 			p.serve.due = false
 			t.serve = append(t.serve, p)
 		}
