@@ -92,3 +92,22 @@ func TestHintOfAMistakeBeforeOneOfAnAttack(t *testing.T) {
 		t.Errorf("got %q, want the VRRP router", got)
 	}
 }
+
+func TestWhatIsWorthAThought(t *testing.T) {
+	for _, tt := range []struct {
+		verdict carp.Verdict
+		why     string
+	}{
+		{carp.Verdict{}, ""},
+		{carp.Verdict{Why: carp.DropAuth}, "badauth"},
+		{carp.Verdict{Why: carp.DropReplay, Alarm: carp.AlarmRelabeled}, "replay"},
+		{carp.Verdict{Alarm: carp.AlarmDigest}, "badauth"},
+		{carp.Verdict{Alarm: carp.AlarmWorse}, ""}, // the goodbye of a plain peer
+		{carp.Verdict{Alarm: carp.AlarmBetter}, ""},
+		{carp.Verdict{Alarm: carp.AlarmPlain}, ""},
+	} {
+		if why, ok := doubtful(&tt.verdict); why != tt.why || ok != (why != "") {
+			t.Errorf("%v, alarm %v: got %q, %v; want %q", tt.verdict.Why, tt.verdict.Alarm, why, ok, tt.why)
+		}
+	}
+}

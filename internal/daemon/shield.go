@@ -50,8 +50,8 @@ func (d *Daemon) shield(m *member, c *group.Config) error {
 	}
 	c.OnSign = func(self carp.Mark) { mark(c.Machine.Node, self, true) }
 	c.OnVerdict = func(v *carp.Verdict, at carp.Mark) {
-		if v.Why != carp.Accepted || v.Alarm != carp.NoAlarm {
-			d.suspect(m, v)
+		if why, ok := doubtful(v); ok {
+			d.suspect(m, v, why)
 		}
 		if v.Why != carp.Accepted {
 			return
@@ -73,18 +73,27 @@ type suspicious struct {
 	s loader.Sample
 }
 
+// doubtful returns why an advert is worth a thought. Of those that were accepted only one
+// with another digest is: what else the guard says of them, as that a plain peer is
+// worse than it was, the digest has vouched for.
+func doubtful(v *carp.Verdict) (why string, ok bool) {
+	switch {
+	case v.Why != carp.Accepted:
+		return v.Why.String(), true
+	case v.Alarm == carp.AlarmDigest:
+		return carp.DropAuth.String(), true
+	}
+	return "", false
+}
+
 // suspect has somebody think about an advert that the guard did not like. In a
 // flood most of them are not looked at.
-func (d *Daemon) suspect(m *member, v *carp.Verdict) {
+func (d *Daemon) suspect(m *member, v *carp.Verdict, why string) {
 	a := v.Advert
 	a.Trailer = nil
 	b, err := a.MarshalBinary()
 	if err != nil {
 		return
-	}
-	why := v.Why.String()
-	if v.Why == carp.Accepted {
-		why = carp.DropAuth.String() // by its digest
 	}
 	select {
 	case d.suspects <- suspicious{m, loader.Sample{At: group.BootClock(), Why: why, From: v.From, TTL: 255, Len: len(b), Data: b}}:
