@@ -75,3 +75,23 @@ func TestAllThreadsLeaveACPU(t *testing.T) {
 		}
 	}
 }
+
+// TestAVerdictWaitsForNoOther: what is in doubt for as long as it takes to look at the
+// sync device, too, is certain at once after that.
+func TestAVerdictWaitsForNoOther(t *testing.T) {
+	now := carp.BootTime(time.Hour)
+	w := watched{acted: now, actedOn: carp.Doubt}
+	for _, tt := range []struct {
+		silence carp.Silence
+		after   time.Duration
+		want    bool
+	}{
+		{carp.Doubt, 30 * time.Microsecond, false},
+		{carp.Gone, 30 * time.Microsecond, true},
+		{carp.Doubt, pulseAgain, true},
+	} {
+		if got := w.news(tt.silence, now.Add(tt.after)); got != tt.want {
+			t.Errorf("%v after %v: %v, want %v", tt.silence, tt.after, got, tt.want)
+		}
+	}
+}

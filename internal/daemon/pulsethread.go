@@ -476,7 +476,7 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 			}
 			continue
 		}
-		if w.stands() != carp.Backup || f.Silence == w.actedOn && now.Sub(w.acted) < pulseAgain {
+		if w.stands() != carp.Backup || !w.news(f.Silence, now) {
 			continue
 		}
 		answer, _ := w.watch.Last()
@@ -573,6 +573,12 @@ func (w *watched) show() {
 	w.slowest.Store(int64(w.watch.Slowest(carp.PathCarpdev)))
 	w.slowed.Store(int64(w.watch.Slowed()))
 	w.regrets.Store(int64(w.watch.Regrets()))
+}
+
+// news reports whether a verdict is another one than the group was told, or that is a
+// while ago. One that has just come about waits for nothing.
+func (w *watched) news(s carp.Silence, now time.Time) bool {
+	return s != w.actedOn || now.Sub(w.acted) >= pulseAgain
 }
 
 // stands returns where our group stands.
