@@ -170,14 +170,9 @@ func (w *Watch) Configured() Detect { return w.config }
 // Last returns the newest answer about the group, and when it came.
 func (w *Watch) Last() (Answer, time.Time) { return w.last, w.lastAt }
 
-// Asked tells that the peer was asked on a path, whatever about, and how long sending
-// took. sent is false if the ask did not leave: that accuses nobody. Nor does one that
-// left slowly, or any before it: whatever held it up may hold up the answers.
-func (w *Watch) Asked(p Path, now time.Time, sent bool, took time.Duration) {
-	if took > w.detect(now).Interval/4 {
-		w.Late()
-		return
-	}
+// Asked tells that the peer was asked on a path, whatever about. sent is false if
+// the ask did not leave: that accuses nobody.
+func (w *Watch) Asked(p Path, now time.Time, sent bool) {
 	if sent && !w.path[p].down {
 		w.path[p].asked(now)
 	}
@@ -212,6 +207,14 @@ func (w *Watch) Late() {
 	}
 }
 
+// Stalled tells that sending something, to whomever, took so long. If that is much of
+// an interval this node is late: what held it up may hold up answers as well.
+func (w *Watch) Stalled(now time.Time, took time.Duration) {
+	if took > w.detect(now).Interval/4 {
+		w.Late()
+	}
+}
+
 // Carrier tells whether the device of a path can carry frames. A sync device that
 // loses its carrier is silent, and a reason to look at the carpdev at once.
 func (w *Watch) Carrier(p Path, now time.Time, up bool) {
@@ -237,9 +240,9 @@ func (w *Watch) Hurry(now time.Time) {
 // profile says; 0: it can. Silence takes as much longer to show.
 func (w *Watch) Slow(interval time.Duration) { w.slowed = interval }
 
-// Slowed returns what Slow was told, if that is slower than the profile.
+// Slowed returns what Slow was told, if that is slower than the profile; else 0.
 func (w *Watch) Slowed() time.Duration {
-	if w.slowed <= w.now.Interval {
+	if w.now == DetectOff || w.slowed <= w.now.Interval {
 		return 0
 	}
 	return w.slowed
@@ -306,8 +309,23 @@ func (w *Watch) Limit(p Path, now time.Time) time.Duration {
 // silent reports whether the peer is silent on a path: enough asks are out, for long
 // enough.
 func (w *Watch) silent(p Path, now time.Time) bool {
-	q := &w.path[p]
-	return q.n >= w.detect(now).Count && now.Sub(q.asks[0]) >= w.Limit(p, now)
+	at, ok := w.silentAt(p, now)
+	return ok && !now.Before(at)
+}
+
+// silentAt returns when it will be, if none of the asks that are out is answered, and
+// whether they are enough. The last of them has had a quarter of an interval by then,
+// also if the first ones were sent at another pace.
+func (w *Watch) silentAt(p Path, now time.Time) (time.Time, bool) {
+	q, d := &w.path[p], w.detect(now)
+	if d.Count == 0 || q.n < d.Count {
+		return time.Time{}, false
+	}
+	at := q.asks[0].Add(w.Limit(p, now))
+	if last := q.asks[d.Count-1].Add(d.Interval / 4); last.After(at) {
+		at = last
+	}
+	return at, true
 }
 
 // Judge says what the answers mean. The caller has told of all answers that have
@@ -355,12 +373,8 @@ func (w *Watch) Judge(now time.Time) Finding {
 // asks that are out have been so for long enough.
 func (w *Watch) Wait(now time.Time) (at time.Time, ok bool) {
 	for p := range paths {
-		q := &w.path[p]
-		if q.n < w.detect(now).Count {
-			continue
-		}
-		t := q.asks[0].Add(w.Limit(p, now))
-		if t.After(now) && (!ok || t.Before(at)) {
+		t, enough := w.silentAt(p, now)
+		if enough && t.After(now) && (!ok || t.Before(at)) {
 			at, ok = t, true
 		}
 	}

@@ -52,11 +52,12 @@ func (w *watched) step() Finding {
 	w.last = w.Judge(w.now)
 	if w.now.Equal(w.next) {
 		for p := range paths {
-			w.Asked(p, w.now, !w.unsent[p], w.took)
+			w.Asked(p, w.now, !w.unsent[p])
 			if !w.dead[p] && !w.unsent[p] {
 				w.due = append(w.due, due{p, w.now, w.now.Add(w.rtt), w.answer})
 			}
 		}
+		w.Stalled(w.now, w.took)
 		pace := w.Pace(w.now)
 		if pace == 0 {
 			pace = time.Second
@@ -329,6 +330,28 @@ func TestWatchLateKeepsTheVerdict(t *testing.T) {
 	w.dead[PathCarpdev] = false
 	if _, ok := w.run(20*time.Millisecond, Lives); !ok {
 		t.Errorf("after answers: %+v", w.last)
+	}
+}
+
+// TestWatchChangesItsPace is a node that could not ask for a while: what was sent
+// before that is not all that a verdict rests on.
+func TestWatchChangesItsPace(t *testing.T) {
+	w := watch(DetectDefault)
+	w.must(t, 100*time.Millisecond, acting...)
+	w.Slow(600 * time.Millisecond)
+	w.must(t, 3*time.Second, acting...)
+	w.dead = [paths]bool{true, true}
+	for w.Judge(w.now).Missed < 2 {
+		w.step()
+	}
+	w.Slow(0)
+	w.next = w.now
+	w.step() // the third ask
+	if f := w.Judge(w.now); f.Missed != 3 || f.Silence != Lives {
+		t.Errorf("with the third ask: %+v, want lives", f)
+	}
+	if took, ok := w.run(100*time.Millisecond, Gone); !ok || took > DetectDefault.Interval {
+		t.Errorf("after that: %v, %v", took, ok)
 	}
 }
 

@@ -389,21 +389,9 @@ func (d *Daemon) liveness(ctx context.Context) error {
 	}
 }
 
-// hungAfter is how long an election may give no sign of life of its own.
-const hungAfter = time.Second
-
-// sustain gives the dataplane a sign of life of a daemon that is starved: its real-time
-// thread still runs, and the election has not been away for long. Where the process is
-// stopped or gone, nobody does.
-func (m *member) sustain(now time.Time) {
-	if alive := m.alive.Load(); alive != 0 && carp.SinceBoot(now)-time.Duration(alive) < hungAfter && !m.ahead.Load() {
-		m.dev.port.Stamp(m.cfg.VHID, now)
-	}
-}
-
 // hung returns an election that has given no sign of life for too long.
 func (d *Daemon) hung() *member {
-	limit := carp.SinceBoot(group.BootClock().Add(-hungAfter))
+	limit := carp.SinceBoot(group.BootClock().Add(-electionHung))
 	for _, m := range d.members() {
 		if m.alive.Load() < int64(limit) {
 			return m

@@ -37,7 +37,8 @@ type member struct {
 	state     atomic.Int32                     // the carp.State that it was last known to be in
 	alive     atomic.Int64                     // when the election loop last gave a sign of life, ns since boot
 	siblings  atomic.Pointer[[]*member]        // of the same bundle, without this one
-	ahead     atomic.Bool                      // the dataplane's stamp is of the time after a restart
+	life      stdsync.Mutex                    // of ahead, and of the dataplane's stamp
+	ahead     bool                             // that is of the time after a restart
 	claimedAt atomic.Int64                     // when a peer last claimed the group from us, ns since boot
 	first     atomic.Pointer[group.Transition] // that made us master, until a frame has come
 
@@ -48,16 +49,6 @@ type member struct {
 	done   chan struct{} // closed when the group has ended
 	awake  chan struct{} // closed by its first sign of life
 	woke   stdsync.Once
-}
-
-// stamp notes the sign of life here, for the watchdog, and in the dataplane, for
-// whom it answers.
-func (m *member) stamp(now time.Time) {
-	m.alive.Store(int64(carp.SinceBoot(now)))
-	if !m.ahead.Load() {
-		m.dev.port.Stamp(m.cfg.VHID, now)
-	}
-	m.woke.Do(func() { close(m.awake) })
 }
 
 // newMember prepares the group on its carpdev. What the dataplane still holds

@@ -246,6 +246,7 @@ func (p *pulses) claimed() {
 				m.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { return m.Claimed(now, e.Term) })
 			}
 		}
+		p.thread.Wake() // who drains asks for the claimant's word
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -17,12 +18,15 @@ import (
 
 const (
 	// sendUsual is what a send may take: more of it is the kernel's work for others.
-	// sendSlow is so much of that that one is enough.
+	// sendLong is what hardly one may take, and sendSlow so much that one is enough.
 	sendUsual = 100 * time.Microsecond
+	sendLong  = 250 * time.Microsecond
 	sendSlow  = time.Millisecond
 
-	// sendShare is the part of a CPU, one out of so many, that slow sends may take.
-	sendShare = 50
+	// sendShare is the part of a CPU, one out of so many, that slow sends may take,
+	// and slowedLeast how long the thread waits at least between asks then.
+	sendShare   = 50
+	slowedLeast = 10 * time.Millisecond
 
 	// leaveEvery is the least time between two moves to another CPU, and leaveFor how
 	// long all are quiet before the daemon may use all again.
@@ -35,7 +39,8 @@ const (
 // with sending, for a jiffy or ten rounds unless another thread is due, and beside this
 // one none is. So the daemon leaves such a CPU; where all are so, the thread sends less.
 type sendCost struct {
-	took [4]time.Duration
+	off  bool // do nothing about it
+	took [8]time.Duration
 	n    int
 	slow bool      // the newest
 	left time.Time // when the daemon last left a CPU; zero: it may use all
@@ -51,43 +56,52 @@ func (c *sendCost) add(took time.Duration) {
 	c.slow = c.slow || took > sendSlow
 }
 
-// usual is the mean but for the longest: this machine may have stood still.
-func (c *sendCost) usual() (mean time.Duration) {
+// usual is the mean of all but the longest, for this machine may have stood still, and
+// the longest of those.
+func (c *sendCost) usual() (mean, longest time.Duration) {
 	if c.n < len(c.took) {
-		return 0
+		return 0, 0
 	}
-	for _, d := range c.took {
+	took := c.took
+	slices.Sort(took[:])
+	rest := took[:len(took)-1]
+	for _, d := range rest {
 		mean += d
 	}
-	return (mean - slices.Max(c.took[:])) / time.Duration(len(c.took)-1)
+	return mean / time.Duration(len(rest)), rest[len(rest)-1]
 }
 
 // pace is how long to wait between the asks on each of some lines; 0: as you like. It
 // moves the daemon to another CPU if that may help.
 func (c *sendCost) pace(now time.Time, lines int) time.Duration {
+	if c.off {
+		return 0
+	}
 	since := now.Sub(c.left)
 	switch {
 	case c.slow && since > leaveEvery:
-		if c.cpus.Leave() == nil {
-			c.left = now
-		}
+		_ = c.cpus.Leave() // there may be no other: it sends less
+		c.left = now
 	case !c.left.IsZero() && since > leaveFor:
-		if c.cpus.Return() == nil {
-			c.left = time.Time{}
+		if c.left = (time.Time{}); c.cpus.Return() != nil {
+			c.left = now
 		}
 	}
 	c.slow = false
-	usual := c.usual()
-	if usual <= sendUsual {
+	usual, longest := c.usual()
+	if usual <= sendUsual && longest <= sendLong {
 		return 0
 	}
-	return min(usual*sendShare*time.Duration(lines), pulseSlowest)
+	return min(max(usual*sendShare*time.Duration(lines), slowedLeast), pulseSlowest)
 }
 
 // cpus are those that the process may use: what the caller of newCPUs might.
 type cpus struct {
 	may    unix.CPUSet
 	unread error
+
+	mu   sync.Mutex
+	kept bool
 }
 
 func newCPUs() *cpus {
@@ -111,22 +125,45 @@ func (c *cpus) Leave() error {
 	if others.Clear(int(cpu)); others.Count() == 0 {
 		return errors.New("there is no other CPU")
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.kept {
+		return errors.New("the process stays where it is")
+	}
 	return use(&others)
 }
 
 // Return lets all threads use all again.
-func (c *cpus) Return() error { return use(&c.may) }
+func (c *cpus) Return() error {
+	if c.unread != nil {
+		return c.unread
+	}
+	return use(&c.may)
+}
+
+// Keep is Return, and no Leave follows until it is called with false.
+func (c *cpus) Keep(on bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.kept = on; !on {
+		return nil
+	}
+	return c.Return()
+}
 
 // use lets all threads of the process use some CPUs alone: each does work for the
-// kernel where it runs.
+// kernel where it runs. One that is made meanwhile has the CPUs of its maker, so all are
+// listed twice.
 func use(cpus *unix.CPUSet) error {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return fmt.Errorf("list the threads: %w", err)
-	}
-	for _, t := range threads {
-		if tid, err := strconv.Atoi(t.Name()); err == nil {
-			_ = unix.SchedSetaffinity(tid, cpus) // it may have ended
+	for range 2 {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return fmt.Errorf("list the threads: %w", err)
+		}
+		for _, t := range threads {
+			if tid, err := strconv.Atoi(t.Name()); err == nil {
+				_ = unix.SchedSetaffinity(tid, cpus) // it may have ended
+			}
 		}
 	}
 	if err := unix.SchedSetaffinity(0, cpus); err != nil {
@@ -149,7 +186,9 @@ func (t *pulseThread) send(a *askee, pulse carp.Pulse) (sent bool, at time.Time)
 	if err == nil {
 		begin := group.BootClock()
 		err = unix.Sendto(fd, t.frame, unix.MSG_DONTWAIT, &unix.SockaddrLinklayer{Ifindex: l.dev.index, Halen: 6})
-		t.cost.add(group.BootClock().Sub(begin))
+		took := group.BootClock().Sub(begin)
+		t.cost.add(took)
+		t.held = max(t.held, took)
 	}
 	return err == nil, carp.BootTime(time.Duration(l.nonce))
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,25 +38,26 @@ func TestSlowSendsMoveAndSlowDown(t *testing.T) {
 		}
 	}
 	const quick, slow, slower = 20 * time.Microsecond, 500 * time.Microsecond, 6 * time.Millisecond
-	check("quick", sends(quick, quick, quick, quick, quick), 0, 0, 0)
-	check("a moment", sends(slow, quick, quick, quick), 0, 0, 0)
+	eight := func(d time.Duration) []time.Duration { return slices.Repeat([]time.Duration{d}, len(c.took)) }
+	check("quick", sends(eight(quick)...), 0, 0, 0)
+	check("a moment", sends(slow), 0, 0, 0)
+	check("over", sends(eight(quick)...), 0, 0, 0)
 	check("this machine stood still, or there is a flood", sends(slower), 0, 1, 0)
-	check("it was that CPU", sends(quick, quick, quick, quick), 0, 1, 0)
-	check("the other one as well", sends(slow, slow, slow, slow), slow*sendShare*lines, 1, 0)
-	check("and worse", sends(slower, slower, slower, slower), pulseSlowest, 1, 0)
+	check("it was that CPU", sends(eight(quick)...), 0, 1, 0)
+	check("one in four", sends(slow, quick, quick, quick, slow, quick, quick, quick), slowedLeast, 1, 0)
+	check("all on the other CPU as well", sends(eight(slow)...), slow*sendShare*lines, 1, 0)
+	check("and worse", sends(eight(slower)...), pulseSlowest, 2, 0)
 	now = now.Add(leaveEvery)
-	check("back, then", sends(slower), pulseSlowest, 2, 0)
-	check("it ends", sends(quick, quick, quick, quick), 0, 2, 0)
+	check("back, then", sends(slower), pulseSlowest, 3, 0)
+	check("it ends", sends(eight(quick)...), 0, 3, 0)
 	now = now.Add(leaveFor)
-	check("and is over", sends(quick), 0, 2, 1)
-	check("for good", sends(quick, quick), 0, 2, 1)
+	check("and is over", sends(quick), 0, 3, 1)
+	check("for good", sends(eight(quick)...), 0, 3, 1)
+	c.off = true
+	check("no real-time thread", sends(eight(slower)...), 0, 3, 1)
 }
 
 func TestAllThreadsLeaveACPU(t *testing.T) {
-	if runtime.NumCPU() < 2 {
-		t.Log("there is one CPU alone")
-		return
-	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	c := newCPUs()
@@ -64,14 +66,60 @@ func TestAllThreadsLeaveACPU(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	n := c.may.Count()
-	if err := c.Leave(); err != nil {
+	threads := []int{unix.Gettid(), os.Getpid()}
+	left := 0
+	for cpu := 0; left < c.may.Count(); cpu++ {
+		if !c.may.IsSet(cpu) {
+			continue
+		}
+		left++
+		var one unix.CPUSet
+		one.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			t.Fatal(err)
+		}
+		want := c.may
+		if want.Clear(cpu); want.Count() == 0 {
+			if err := c.Leave(); err == nil {
+				t.Error("the only CPU was left")
+			}
+			return
+		}
+		if err := c.Leave(); err != nil {
+			t.Fatal(err)
+		}
+		for _, tid := range threads {
+			var may unix.CPUSet
+			if err := unix.SchedGetaffinity(tid, &may); err != nil || may != want {
+				t.Errorf("thread %d left CPU %d and may use %v: %v", tid, cpu, may, err)
+			}
+		}
+	}
+	if err := c.Keep(true); err != nil {
 		t.Fatal(err)
 	}
-	for _, tid := range []int{0, os.Getpid()} {
+	for _, tid := range threads {
 		var may unix.CPUSet
-		if err := unix.SchedGetaffinity(tid, &may); err != nil || may.Count() != n-1 {
-			t.Errorf("thread %d may use %d of %d: %v", tid, may.Count(), n, err)
+		if err := unix.SchedGetaffinity(tid, &may); err != nil || may != c.may {
+			t.Errorf("thread %d is kept, and may use %v: %v", tid, may, err)
+		}
+	}
+	if err := c.Leave(); err == nil {
+		t.Error("a process that is kept left")
+	}
+}
+
+// TestAStarvedElectionIsSustained, one that hangs is not.
+func TestAStarvedElectionIsSustained(t *testing.T) {
+	now := carp.BootTime(time.Hour)
+	for _, tt := range []struct {
+		alive time.Duration // before now
+		want  bool
+	}{{0, true}, {900 * time.Millisecond, true}, {1100 * time.Millisecond, false}, {time.Hour, false}} {
+		var m member
+		m.alive.Store(int64(time.Hour - tt.alive))
+		if got := m.sustained(now); got != tt.want {
+			t.Errorf("alive %v before: %v, want %v", tt.alive, got, tt.want)
 		}
 	}
 }

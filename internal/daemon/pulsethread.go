@@ -125,7 +125,9 @@ type pulseThread struct {
 	said    map[*member]time.Time // when it was last said that a claim waits in vain
 	follows map[*member]bool      // asked to follow a claim: is that a planned one?
 	frame   []byte
+	all     *cpus
 	cost    sendCost
+	held    time.Duration // by the slowest send of a round
 
 	sustained time.Time
 	pulsing   map[*member]bool
@@ -143,9 +145,10 @@ func newPulseThread(d *Daemon) (*pulseThread, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
+	all := newCPUs()
 	t := &pulseThread{
-		d: d, log: d.log, wake: fd, claims: map[*member]carp.Claim{},
-		sockets: map[int]int{}, running: map[*member]*claimRun{}, follows: map[*member]bool{}, said: map[*member]time.Time{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
+		all: all, d: d, log: d.log, wake: fd, claims: map[*member]carp.Claim{},
+		cost: sendCost{cpus: all}, sockets: map[int]int{}, running: map[*member]*claimRun{}, follows: map[*member]bool{}, said: map[*member]time.Time{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
 	}
 	t.plan.Store(&pulsePlan{})
 	return t, nil
@@ -201,9 +204,9 @@ func (t *pulseThread) Run(ctx context.Context) {
 	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: realtime}
 	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
 		t.log.Info("the sender of pulses runs without real-time priority", zap.Error(err))
+		t.cost.off = true // a send is slow whenever another thread is due
 	}
-	t.cost.cpus = newCPUs()
-	runtime.GOMAXPROCS(runtime.NumCPU() + 1) // one is this thread's, also while it sleeps
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // one is this thread's, also while it sleeps
 	stop := context.AfterFunc(ctx, t.Wake)
 	defer stop()
 	planned, pace := group.BootClock(), carp.DetectDefault.Interval
@@ -221,21 +224,16 @@ func (t *pulseThread) Run(ctx context.Context) {
 		t.gaveWay(p)
 		pace = t.ask(p, now)
 		claiming := t.claim(p, now)
+		if t.held > 0 {
+			for _, w := range p.watched {
+				w.watch.Stalled(now, t.held)
+			}
+			t.held = 0
+		}
 		planned = t.next(p, now, claiming)
 		if t.sleep(planned) {
 			planned = group.BootClock()
 		}
-	}
-}
-
-// sustain speaks for the elections, which have no real-time priority.
-func (t *pulseThread) sustain(now time.Time) {
-	if now.Sub(t.sustained) < livenessEvery/2 {
-		return
-	}
-	t.sustained = now
-	for _, m := range t.d.members() {
-		m.sustain(now)
 	}
 }
 
@@ -255,7 +253,7 @@ func (t *pulseThread) sleep(until time.Time) bool {
 
 // next returns when something is due again.
 func (t *pulseThread) next(p *pulsePlan, now time.Time, claiming bool) time.Time {
-	at := now.Add(pulseIdle)
+	at := t.sustained.Add(sustainEvery)
 	sooner := func(t time.Time) {
 		if t.Before(at) {
 			at = t
@@ -314,9 +312,11 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 		w.watch.Slow(slowed)
 	}
 	for _, l := range p.lines {
-		pace := pulseIdle
+		pace, drains := pulseIdle, false // a node that drains waits for the claimant's word
 		for _, a := range l.asks {
-			if s := a.watched.stands(); s == carp.Backup || s == carp.Drain {
+			s := a.watched.stands()
+			drains = drains || s == carp.Drain
+			if s == carp.Backup || s == carp.Drain {
 				if d := a.watched.watch.Pace(now); d > 0 {
 					pace = min(pace, d)
 				}
@@ -325,7 +325,9 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 				pace = min(pace, carp.DetectDefault.Interval)
 			}
 		}
-		pace = max(pace, slowed)
+		if !drains {
+			pace = max(pace, slowed)
+		}
 		left := l.next.Sub(now)
 		if left > pace { // it was planned at a slower pace
 			l.next = now
@@ -340,9 +342,8 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 		a := l.asks[l.turn%len(l.asks)]
 		l.turn++
 		sent, at := t.send(a, a.pulse)
-		took := group.BootClock().Sub(at)
 		for _, other := range l.asks {
-			other.watched.watch.Asked(l.way, at, sent, took)
+			other.watched.watch.Asked(l.way, at, sent)
 		}
 		for k := range min(fenceMost, len(l.asks)) {
 			t.fence(l.asks[(l.turn+k)%len(l.asks)])
@@ -418,7 +419,10 @@ func (t *pulseThread) act(p *pulsePlan, now time.Time) {
 		w.watch.Carrier(carp.PathSync, now, up)
 		w.last = w.watch.Judge(now)
 		w.show()
-		if w.last.Master && w.last.Silence != carp.Unwatched && w.last.Silence != carp.Gone {
+		switch {
+		case w.last.Stale:
+			on[w.member] = on[w.member] || t.pulsing[w.member]
+		case w.last.Master && w.last.Silence != carp.Unwatched && w.last.Silence != carp.Gone:
 			on[w.member] = true
 		}
 	}
@@ -459,7 +463,7 @@ func (w *watched) vouched() {
 // decision is about the node, once it is silent on every way.
 func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 	lives := slices.ContainsFunc(peer.watched, func(w *watched) bool {
-		return w.last.Silence == carp.Lives || w.last.Silence == carp.Hung
+		return w.last.Silence == carp.Lives || w.last.Silence == carp.Hung || w.last.Stale
 	})
 	var moves []group.Move
 	var gone []*watched
@@ -571,7 +575,11 @@ func (w *watched) show() {
 	w.deaf.Store(w.last.Deaf)
 	w.limit.Store(int64(w.last.Limit))
 	w.slowest.Store(int64(w.watch.Slowest(carp.PathCarpdev)))
-	w.slowed.Store(int64(w.watch.Slowed()))
+	slowed := w.watch.Slowed()
+	if w.stands() != carp.Backup {
+		slowed = 0 // it asks less often anyway
+	}
+	w.slowed.Store(int64(slowed))
 	w.regrets.Store(int64(w.watch.Regrets()))
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xcarp/xcarp/internal/carp"
-	"github.com/xcarp/xcarp/internal/carp/group"
 )
 
 const (
@@ -117,14 +117,22 @@ func (d *Daemon) exec(program string) {
 		_ = d.Journal.Flush() // what it cannot keep it counts
 	}
 	signal.Ignore(unix.SIGHUP) // which the next one inherits: it reads what is on disk before it listens
+	// The next process has the CPUs of the thread that makes it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if d.pulses != nil {
+		_ = d.pulses.thread.all.Keep(true)
+	}
 	for _, m := range d.members() {
-		m.ahead.Store(true)
-		m.dev.port.Stamp(m.cfg.VHID, group.BootClock().Add(restartGrace))
+		m.stampAhead(true)
 	}
 	if err := unix.Exec(program, os.Args, os.Environ()); err != nil {
 		d.log.Error("not replaced: this process goes on", zap.String("program", program), zap.Error(err))
 		for _, m := range d.members() {
-			m.ahead.Store(false)
+			m.stampAhead(false)
+		}
+		if d.pulses != nil {
+			_ = d.pulses.thread.all.Keep(false)
 		}
 		if d.Hangup != nil {
 			signal.Notify(d.Hangup, unix.SIGHUP)

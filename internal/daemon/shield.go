@@ -75,7 +75,7 @@ type suspicious struct {
 
 // doubtful returns why an advert is worth a thought. Of those that were accepted only one
 // with another digest is: what else the guard says of them, as that a plain peer is
-// worse than it was, the digest has vouched for.
+// worse than it was, is no sign of a forged one.
 func doubtful(v *carp.Verdict) (why string, ok bool) {
 	switch {
 	case v.Why != carp.Accepted:

@@ -34,6 +34,30 @@ func TestHandoverAndBack(t *testing.T) {
 	})
 }
 
+// TestAPeerThatIsReachedCostsNoDumpAtOnce: a network that has healed has other worries.
+func TestAPeerThatIsReachedCostsNoDumpAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, n *network) {
+		a := start(t, n, "a", newMemTable())
+		defer a.stop()
+		a.m.Own(true)
+		a.table.traffic(many(300)...)
+		time.Sleep(10 * time.Second)
+		a.table.mu.Lock()
+		a.table.dumped = nil
+		a.table.mu.Unlock()
+		b := start(t, n, "b", newMemTable())
+		defer b.stop()
+		wait(t, 5*time.Second, "the session", func() bool { return a.status().Up })
+		up := time.Now()
+		waitEqual(t, a, b, time.Second, 300)
+		a.table.mu.Lock()
+		defer a.table.mu.Unlock()
+		if d := a.table.dumped; len(d) == 0 || d[0].Before(up.Add(serveAfter-10*time.Millisecond)) {
+			t.Errorf("session at %v, dumps at %v; want none within %v", up, d, serveAfter)
+		}
+	})
+}
+
 func TestDeletesOfLeavingNodeKillNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, n *network) {
 		a, b := pair(t, n)

@@ -22,6 +22,7 @@ type memTable struct {
 	slow      time.Duration // per Apply
 	applied   int
 	deleted   int // by Apply
+	dumped    []time.Time
 }
 
 type memFlow struct {
@@ -121,6 +122,9 @@ func (t *memTable) all() map[ct.Tuple]ct.Flow {
 }
 
 func (t *memTable) Dump(ctx context.Context, fn func(*ct.Flow) error) error {
+	t.mu.Lock()
+	t.dumped = append(t.dumped, time.Now())
+	t.mu.Unlock()
 	for _, f := range t.all() {
 		if err := fn(&f); err != nil {
 			return err

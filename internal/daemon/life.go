@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"time"
+
+	"github.com/xcarp/xcarp/internal/carp"
+	"github.com/xcarp/xcarp/internal/carp/group"
+)
+
+// electionHung is how long an election may give no sign of life of its own: a busy
+// machine keeps ordinary threads waiting.
+const electionHung = time.Second
+
+// sustainEvery is how often the sender thread speaks for the elections, at least.
+const sustainEvery = 150 * time.Millisecond
+
+// stamp notes the sign of life here, for the watchdog, and in the dataplane, for
+// whom it answers.
+func (m *member) stamp(now time.Time) {
+	m.alive.Store(int64(carp.SinceBoot(now)))
+	m.showLife(now)
+	m.woke.Do(func() { close(m.awake) })
+}
+
+// showLife gives the dataplane a sign of life.
+func (m *member) showLife(now time.Time) {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if !m.ahead {
+		m.dev.port.Stamp(m.cfg.VHID, now)
+	}
+}
+
+// stampAhead gives it one of the time after a restart, which stays, or takes that back.
+func (m *member) stampAhead(on bool) {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if m.ahead = on; on {
+		m.dev.port.Stamp(m.cfg.VHID, group.BootClock().Add(restartGrace))
+	}
+}
+
+// sustain gives the dataplane a sign of life of a daemon that is starved: its real-time
+// thread still runs, and the election has not been away for long. Where the process is
+// stopped or gone, nobody does.
+func (m *member) sustain(now time.Time) {
+	if m.sustained(now) {
+		m.showLife(now)
+	}
+}
+
+func (m *member) sustained(now time.Time) bool {
+	alive := m.alive.Load()
+	return alive != 0 && carp.SinceBoot(now)-time.Duration(alive) < electionHung
+}
+
+// sustain speaks for the elections, which have no real-time priority.
+func (t *pulseThread) sustain(now time.Time) {
+	if now.Sub(t.sustained) < sustainEvery/2 { // it is awake for something else
+		return
+	}
+	t.sustained = now
+	for _, m := range t.d.members() {
+		m.sustain(now)
+	}
+}
