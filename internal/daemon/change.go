@@ -96,7 +96,7 @@ func (d *Daemon) attach(dev *carpdev) (err error) {
 	if err != nil {
 		return err
 	}
-	if dev.ears, err = newEars(dev, d.log, func(e carp.Ears) { d.heard(dev, e) }); err != nil {
+	if dev.ears, err = newEars(dev, d.log, d.isShared, func(e carp.Ears) { d.heard(dev, e) }); err != nil {
 		return fmt.Errorf("listen on carpdev %s: %w", dev.name, err)
 	}
 	return nil

@@ -42,6 +42,7 @@ type ears struct {
 	handle *netlink.Handle
 	conn   *packet.Conn
 	onTurn func(carp.Ears) // the state has changed
+	shared func(netip.Addr) bool
 
 	received uint64    // frames, by the last look
 	heard    time.Time // when that last changed
@@ -57,8 +58,10 @@ type ears struct {
 	stop, done chan struct{}
 }
 
-func newEars(dev *carpdev, log *zap.Logger, onTurn func(carp.Ears)) (*ears, error) {
-	e := &ears{dev: dev, log: log, onTurn: onTurn, heard: time.Now(), hurry: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+// newEars makes them; shared says which addresses are a group's: those are the master's,
+// and whether that one is heard is not the question.
+func newEars(dev *carpdev, log *zap.Logger, shared func(netip.Addr) bool, onTurn func(carp.Ears)) (*ears, error) {
+	e := &ears{dev: dev, log: log, onTurn: onTurn, shared: shared, heard: time.Now(), hurry: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	var err error
 	if e.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, err
@@ -205,7 +208,7 @@ func (e *ears) ask(own net.HardwareAddr) bool {
 	known := e.neighbours()
 	e.mu.Lock()
 	e.targets = known
-	all := append(slices.Clone(known), e.told...)
+	all := slices.DeleteFunc(append(slices.Clone(known), e.told...), e.shared)
 	e.mu.Unlock()
 	asked := false
 	for _, a := range all[:min(len(all), targetsMax)] {
@@ -228,7 +231,7 @@ func (e *ears) neighbours() []netip.Addr {
 	const answered = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE
 	var all []netip.Addr
 	for _, n := range list {
-		if a, ok := netip.AddrFromSlice(n.IP.To4()); ok && n.State&answered != 0 && len(all) < targetsMax {
+		if a, ok := netip.AddrFromSlice(n.IP.To4()); ok && n.State&answered != 0 && len(all) < targetsMax && !e.shared(a) {
 			all = append(all, a)
 		}
 	}

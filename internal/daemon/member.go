@@ -174,6 +174,11 @@ func addrsOf(g *config.Group) []netip.Addr {
 	return addrs
 }
 
+// isShared reports whether an address is a group's.
+func (d *Daemon) isShared(a netip.Addr) bool {
+	return slices.ContainsFunc(d.members(), func(m *member) bool { return slices.Contains(addrsOf(m.cfg), a) })
+}
+
 // twin returns a member that has ended and is in the multicast groups of the same
 // addresses, to stay there for its successor; nil if there is none.
 func (d *Daemon) twin(g *config.Group, dev *carpdev, old *member) *member {
