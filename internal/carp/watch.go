@@ -128,6 +128,7 @@ type Finding struct {
 	Missed  int           // asks without an answer, on the carpdev
 	Carrier bool          // the sync device has lost its carrier
 	Stale   bool          // the verdict is an earlier one: see Late
+	Unheard bool          // two asks on the carpdev have had their time: see who is cut off
 }
 
 // Watch reads the silence of one peer about one group. It is as pure as Machine:
@@ -340,6 +341,9 @@ func (w *Watch) Judge(now time.Time) Finding {
 	if there.heard.After(f.Heard) {
 		f.Heard = there.heard
 	}
+	if at, ok := w.unheardAt(now); ok {
+		f.Unheard = !now.Before(at)
+	}
 	if w.config == DetectOff || here.heard.IsZero() {
 		return f
 	}
@@ -369,15 +373,28 @@ func (w *Watch) Judge(now time.Time) Finding {
 	return f
 }
 
+// unheardAt returns when the second of the asks that are out on the carpdev has had its
+// time, and whether there is one.
+func (w *Watch) unheardAt(now time.Time) (time.Time, bool) {
+	q := &w.path[PathCarpdev]
+	if q.n < 2 || w.now == DetectOff {
+		return time.Time{}, false
+	}
+	return q.asks[1].Add(max(w.detect(now).Interval/4, slowFactor*q.rtt.slowest())), true
+}
+
 // Wait returns when Judge may say something new although nothing is heard: when the
 // asks that are out have been so for long enough.
 func (w *Watch) Wait(now time.Time) (at time.Time, ok bool) {
-	for p := range paths {
-		t, enough := w.silentAt(p, now)
+	sooner := func(t time.Time, enough bool) {
 		if enough && t.After(now) && (!ok || t.Before(at)) {
 			at, ok = t, true
 		}
 	}
+	for p := range paths {
+		sooner(w.silentAt(p, now))
+	}
+	sooner(w.unheardAt(now))
 	return at, ok
 }
 

@@ -296,6 +296,28 @@ func TestReflections(t *testing.T) {
 	}
 }
 
+// TestWatchUnheard is what makes two nodes find out who is cut off, long before a verdict.
+func TestWatchUnheard(t *testing.T) {
+	w := watch(DetectDefault)
+	for end := w.now.Add(100 * time.Millisecond); w.now.Before(end); {
+		if f := w.step(); f.Unheard {
+			t.Fatalf("unheard: %+v", f)
+		}
+	}
+	first := w.next
+	w.dead[PathCarpdev] = true
+	for !w.step().Unheard {
+	}
+	if took := w.now.Sub(first); took != DetectDefault.Interval*5/4 {
+		t.Errorf("unheard %v after the first ask in vain: %+v", took, w.last)
+	}
+	w.dead[PathCarpdev] = false
+	w.must(t, 20*time.Millisecond, acting...)
+	if w.last.Unheard {
+		t.Errorf("answered: %+v", w.last)
+	}
+}
+
 // TestWatchSlowSends is a node that does other work whenever it sends: it asks less often,
 // and believes nothing until then.
 func TestWatchSlowSends(t *testing.T) {

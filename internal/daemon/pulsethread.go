@@ -473,7 +473,7 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 		if !f.Master || f.Silence == carp.Unwatched || f.Stale {
 			continue
 		}
-		if f.Silence == carp.Lives && f.Missed < 2 {
+		if f.Silence == carp.Lives && !f.Unheard {
 			if t.unheard[w.member] {
 				delete(t.unheard, w.member)
 				w.member.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { m.Doubt(false); return m.Tick(now) })
