@@ -139,6 +139,15 @@ func (c *clues) cause(s *loader.Sample) (suspicion, string) {
 	switch s.Why {
 	case "badauth":
 		return c.digest(s, from)
+	case "digest": // its trailer is right, so it is nobody else's
+		var a carp.Advert
+		if err := a.UnmarshalBinary(s.Data); err != nil {
+			return 0, ""
+		}
+		if text := c.addresses(s, &a); text != "" {
+			return otherAddresses, text
+		}
+		return otherPassword, otherSecret(from)
 	case "advert_version", "badver":
 		if v := s.Data[0] >> 4; v == 2 || v == 3 {
 			return otherRouter, fmt.Sprintf("VRRPv%d with the same id %d: %s shares our virtual MAC; take another number on one side", v, c.vhid, from)
@@ -188,7 +197,12 @@ func (c *clues) digest(s *loader.Sample, from string) (suspicion, string) {
 		return otherOwner, fmt.Sprintf("vhid %d has another owner, or a member another password or another list of addresses, or somebody forges adverts: %s, while the peers that we know are heard",
 			c.vhid, from)
 	}
-	return otherPassword, fmt.Sprintf("another password, or another list of addresses (more than one differs): compare both with those of %s", from)
+	return otherPassword, otherSecret(from)
+}
+
+// otherSecret is said of a digest that differs by more than one address.
+func otherSecret(from string) string {
+	return fmt.Sprintf("another password, or another list of addresses (more than one differs): compare both with those of %s", from)
 }
 
 // lastBelieved returns when an advert of a source was believed.

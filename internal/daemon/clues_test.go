@@ -49,6 +49,8 @@ func TestHintNamesTheCause(t *testing.T) {
 		{"another cluster", "badauth", stranger, signed("other", nil, func(a *carp.Advert) { a.AdvBase = 3 }), false, "another owner: 10.0.0.66 with advbase 3, here it is 1"},
 		{"a stranger beside the peer", "badauth", stranger, signed("other", own), true, "has another owner, or a member another password"},
 		{"as the peer, whose own are right", "badauth", peer, signed("other", own), true, "somebody forges adverts as 10.0.0.3"},
+		{"another password, our trailer", "digest", peer, signed("other", own), true, "another password"},
+		{"an address less, our trailer", "digest", peer, signed("secret", own[1:]), true, "10.0.0.3 lacks 10.0.0.1"},
 		{"VRRPv3", "advert_version", peer, []byte{0x31, 7, 100, 1, 0, 100, 0, 0}, false, "VRRPv3 with the same id 7"},
 		{"VRRPv2", "advert_version", peer, []byte{0x21, 7, 100, 1, 0, 1, 0, 0}, false, "VRRPv2 with the same id 7"},
 		{"a reminder of our own", "advert_version", peer, []byte{0xf1, 7, 1, 0, 0, 0, 0, 0}, false, ""},
@@ -101,7 +103,7 @@ func TestWhatIsWorthAThought(t *testing.T) {
 		{carp.Verdict{}, ""},
 		{carp.Verdict{Why: carp.DropAuth}, "badauth"},
 		{carp.Verdict{Why: carp.DropReplay, Alarm: carp.AlarmRelabeled}, "replay"},
-		{carp.Verdict{Alarm: carp.AlarmDigest}, "badauth"},
+		{carp.Verdict{Alarm: carp.AlarmDigest}, "digest"},
 		{carp.Verdict{Alarm: carp.AlarmWorse}, ""}, // the goodbye of a plain peer
 		{carp.Verdict{Alarm: carp.AlarmBetter}, ""},
 		{carp.Verdict{Alarm: carp.AlarmPlain}, ""},

@@ -81,7 +81,7 @@ func doubtful(v *carp.Verdict) (why string, ok bool) {
 	case v.Why != carp.Accepted:
 		return v.Why.String(), true
 	case v.Alarm == carp.AlarmDigest:
-		return carp.DropAuth.String(), true
+		return v.Alarm.String(), true
 	}
 	return "", false
 }
@@ -160,6 +160,9 @@ func (d *Daemon) investigate(ctx context.Context) error {
 		case one := <-d.suspects:
 			name, now := one.m.cfg.Name, one.s.At
 			text := one.m.clues.look(&one.s)
+			if one.s.Why == carp.AlarmDigest.String() {
+				continue // it was believed, and the guard has said the rest
+			}
 			key := saying{name, one.s.Why}
 			if slices.Contains(authentic, one.s.Why) && one.m.group.Suspect(one.s.Data, one.s.From) || text == "" || now.Sub(said[key]) < sayEvery || now.Sub(saidAny[one.s.Why]) < sayPause {
 				continue
