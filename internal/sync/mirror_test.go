@@ -9,11 +9,8 @@ import (
 
 func TestBulkOnJoin(t *testing.T) {
 	bubble(t, func(t *testing.T, n *network) {
-		a := start(t, n, "a", newMemTable())
+		a := settled(t, n, 1000)
 		defer a.stop()
-		a.m.Own(true)
-		a.table.traffic(many(1000)...)
-		time.Sleep(10 * time.Second)
 		stale := newMemTable()
 		stale.traffic(udp(1), tcp(5000, ct.TCPEstablished)) // from a former life
 		b := start(t, n, "b", stale)

@@ -156,6 +156,16 @@ func pair(tb testing.TB, n *network, opts ...option) (a, b *node) {
 	return a, b
 }
 
+// settled starts an owner that has had its flows for a while.
+func settled(tb testing.TB, n *network, flows int) *node {
+	tb.Helper()
+	a := start(tb, n, "a", newMemTable())
+	a.m.Own(true)
+	a.table.traffic(many(flows)...)
+	time.Sleep(10 * time.Second)
+	return a
+}
+
 func udp(i int) ct.Flow {
 	o := ct.Tuple{Src: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Dst: netip.MustParseAddr("198.51.100.7"),
 		Proto: protoUDP, SrcPort: uint16(1024 + i), DstPort: 53}

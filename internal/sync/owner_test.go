@@ -37,11 +37,8 @@ func TestHandoverAndBack(t *testing.T) {
 // TestAPeerThatIsReachedCostsNoDumpAtOnce: a network that has healed has other worries.
 func TestAPeerThatIsReachedCostsNoDumpAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, n *network) {
-		a := start(t, n, "a", newMemTable())
+		a := settled(t, n, 300)
 		defer a.stop()
-		a.m.Own(true)
-		a.table.traffic(many(300)...)
-		time.Sleep(10 * time.Second)
 		a.table.mu.Lock()
 		a.table.dumped = nil
 		a.table.mu.Unlock()
