@@ -18,6 +18,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/xcarp/xcarp/internal/probe"
 )
 
 // standinEnv makes the test program stand in for xcarp; its value is how long
@@ -118,15 +120,31 @@ func (d *standinDaemon) beat(term <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
-	tick := time.NewTicker(10 * time.Millisecond)
+	// So that the switch finds fw-a again after a cut. Heartbeats do not wait for that,
+	// nor for a busy machine: their age at the fault is part of what is measured.
+	announce, announced := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(announced)
+		for range announce {
+			_ = d.announce()
+		}
+	}()
+	probe.OwnThread()
+	pause := unix.NsecToTimespec(int64(10 * time.Millisecond))
 	for i := 0; ; i++ {
 		if _, err := c.Write([]byte{1}); err == nil && i%10 == 0 {
-			go d.announce() // so that the switch finds fw-a again after a cut; heartbeats do not wait for that
+			select {
+			case announce <- struct{}{}:
+			default:
+			}
 		}
 		select {
 		case <-term:
+			close(announce)
+			<-announced
 			return d.take(false)
-		case <-tick.C:
+		default:
+			_ = unix.Nanosleep(&pause, nil)
 		}
 	}
 }
