@@ -347,13 +347,13 @@ func (w *Watch) Judge(now time.Time) Finding {
 	if w.config == DetectOff || here.heard.IsZero() {
 		return f
 	}
-	silentThere := there.down || w.silent(PathSync, now)
+	silentHere, silentThere := w.silent(PathCarpdev, now), there.down || w.silent(PathSync, now)
 	switch {
 	case w.now == DetectOff: // after too many errors
-	case !w.silent(PathCarpdev, now) && w.verdict != Unwatched:
+	case !silentHere && w.verdict != Unwatched:
 		f.Silence, f.Stale = w.verdict, true
 		return f
-	case !w.silent(PathCarpdev, now):
+	case !silentHere:
 		f.Silence = Lives
 		f.Deaf = silentThere && !there.heard.IsZero()
 		if f.Master && w.last.Age > hungAfter {
