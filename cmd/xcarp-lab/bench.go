@@ -50,10 +50,11 @@ func shieldCommand() *cobra.Command {
 		Use:   "shield",
 		Short: "Flood the election with false adverts, and kill the master meanwhile",
 		Long: `Builds the two routers of the demo and floods their LAN from a host on it, as fast as
-one processor can send: with forged adverts (right vhid, TTL and checksum, spoofed
+all processors can send: with forged adverts (right vhid, TTL and checksum, spoofed
 source, wrong digest), with a genuine one that was captured, and with the same
 relabelled to be better than the master. Ten seconds each; then the master is killed
-while the flood goes on. Fails if xcarp does not keep what it promises.`,
+while the flood goes on. xcarp is flooded twice: with CARP's timers alone, and as it is,
+with pulses. Fails if it does not keep what it promises.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unexpected %q", args[0])}

@@ -12,8 +12,10 @@
 //	starter     holds and demotes what has just started, until it is ready
 //	operator    demotions from the control socket, on disk
 //	hooks       tells programs of changes, in order
-//	pulses      agrees with the peers on keys; its thread (pulsethread.go, pulseclaim.go)
-//	            asks them, judges their silence, claims, and moves the groups at once
+//	pulses      agrees with the peers on keys; its thread (pulsethread.go, pulseclaim.go,
+//	            pulsesend.go) asks them, judges their silence, claims, and moves the
+//	            groups at once
+//	life        signs of life, of the elections and of the thread for them
 //	story       tells the peers of changes, for why and log
 //	terms       writes the terms behind
 //	control     the unix socket: status and metrics
