@@ -13,12 +13,12 @@ func Example() Report {
 				System: system, Profile: profile, Fault: fault, Mode: "nat", Order: len(runs) + 1,
 				BlackoutMS: dark, Blackout6MS: dark, Sent: 2000, Lost: int(2 * dark), Lost6: int(2 * dark), Queries: 40,
 				TCP:         RunTCP{Survived: true, EchoMS: 1.4 * dark, PushMS: 1.2 * dark, PauseMS: 11},
-				SenderGapMS: 0.6, Spans: []Span{{"IPv4", -0.2, dark, false}, {"IPv6", -0.2, dark, false}, {"echo", -4, 1.4 * dark, false}},
+				SenderGapMS: 0.6, Spans: []Span{{Lane: "IPv4", FromMS: -0.2, ToMS: dark}, {Lane: "IPv6", FromMS: -0.2, ToMS: dark}, {Lane: "echo", FromMS: -4, ToMS: 1.4 * dark}},
 			}
 			if system == "keepalived+conntrackd" {
 				run.Rejected = i < 4 // of ten: too many
 				run.SenderGapMS = 7
-				run.Spans = append(run.Spans, Span{"rig", 3, 10, false})
+				run.Spans = append(run.Spans, Span{Lane: "rig", FromMS: 3, ToMS: 10})
 			}
 			runs = append(runs, run)
 		}

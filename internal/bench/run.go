@@ -48,6 +48,7 @@ type Run struct {
 	Settled        bool      `json:"settled"`       // roles were as they should be at the end
 	Transitions    int       `json:"transitions"`
 
+	SlowestMS   float64 `json:"slowest_ms"`    // the longest that an answer took, of either family
 	SenderGapMS float64 `json:"sender_gap_ms"` // the prober's own longest gap around the fault
 	FaultTookMS float64 `json:"fault_took_ms"` // until all of the fault was in place
 	WatchedMS   float64 `json:"watched_ms"`
@@ -83,6 +84,9 @@ type Span struct {
 	FromMS float64 `json:"from_ms"`
 	ToMS   float64 `json:"to_ms"`
 	Open   bool    `json:"open,omitempty"`
+
+	Lost    int `json:"lost,omitempty"`    // probes
+	Arrived int `json:"arrived,omitempty"` // of these, at the far end: their answers were lost
 }
 
 // Lanes are what spans are of, in the order in which they are drawn.

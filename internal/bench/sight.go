@@ -31,7 +31,7 @@ func NewSight(address string, shots []probe.Shot, end time.Duration) Sight {
 		BlackoutMS: millis(l.Blackout), SenderGapMS: millis(l.RigStall + probe.Interval), Gaps: []Span{}, Stalls: []Span{},
 	}
 	for _, g := range probe.Gaps(shots, end) {
-		s.Gaps = append(s.Gaps, Span{Lane: "probe", FromMS: millis(g.From), ToMS: millis(g.To), Open: g.Open})
+		s.Gaps = append(s.Gaps, Span{Lane: "probe", FromMS: millis(g.From), ToMS: millis(g.To), Open: g.Open, Lost: g.Lost})
 	}
 	for _, g := range probe.Stalls(shots, RejectGap, 0, end) {
 		s.Stalls = append(s.Stalls, Span{Lane: "rig", FromMS: millis(g.From), ToMS: millis(g.To)})

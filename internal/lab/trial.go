@@ -270,13 +270,14 @@ func (r *trial) evaluate(w watch) bench.Run {
 		loss := probe.Measure(shots, w.end)
 		run.Dark = run.Dark || loss.Open
 		run.DoubleForwards += loss.Doubled
+		run.SlowestMS = max(run.SlowestMS, ms(loss.Slowest))
 		if i == 0 {
 			run.Sent, run.Lost, run.BlackoutMS = loss.Sent, loss.Lost, ms(loss.Blackout)
 		} else {
 			run.Lost6, run.Blackout6MS = loss.Lost, ms(loss.Blackout)
 		}
 		for _, g := range probe.Gaps(shots, w.end) {
-			run.Spans = append(run.Spans, bench.Span{Lane: lane, FromMS: rel(g.From), ToMS: rel(g.To), Open: g.Open})
+			run.Spans = append(run.Spans, bench.Span{Lane: lane, FromMS: rel(g.From), ToMS: rel(g.To), Open: g.Open, Lost: g.Lost, Arrived: g.Arrived})
 		}
 	}
 	run.TCP = bench.RunTCP{Survived: true, PauseMS: ms(r.pause), Resets: w.resets}

@@ -60,7 +60,7 @@ func NewICMP(to netip.Addr) (*ICMP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a socket for ICMP (as root, or with net.ipv4.ping_group_range): %w", err)
 	}
-	if err := patience(w.fd); err != nil {
+	if err := prepare(w.fd); err != nil {
 		return nil, errors.Join(err, unix.Close(w.fd))
 	}
 	binary.BigEndian.PutUint16(w.out[4:], w.id)

@@ -29,6 +29,9 @@ type Loss struct {
 	// lower bound.
 	Open bool
 
+	// Slowest is the longest time from a send to its answer.
+	Slowest time.Duration
+
 	// RigStall is the longest gap between two sends beyond the interval: what
 	// the measuring machine itself may have added.
 	RigStall time.Duration
@@ -45,6 +48,7 @@ func Measure(shots []Shot, end time.Duration) Loss {
 		if s.Answered == 0 {
 			l.Lost++
 		}
+		l.Slowest = max(l.Slowest, s.Answered-s.Sent)
 		if s.Arrivals > 1 || s.Answers > 1 {
 			l.Doubled++
 		}
@@ -63,13 +67,14 @@ func Measure(shots []Shot, end time.Duration) Loss {
 type Gap struct {
 	From, To time.Duration
 	Lost     int
+	Arrived  int  // of these, reached the far end: it was the answers that were lost
 	Open     bool // it did not end in the series
 }
 
 // Gaps finds all runs of lost probes, in order.
 func Gaps(shots []Shot, end time.Duration) []Gap {
 	var gaps []Gap
-	run := 0
+	run, arrived := 0, 0
 	var from time.Duration // of the current run
 	if len(shots) > 0 {
 		from = shots[0].Sent
@@ -77,15 +82,18 @@ func Gaps(shots []Shot, end time.Duration) []Gap {
 	for _, s := range shots {
 		if s.Answered == 0 {
 			run++
+			if s.Arrivals > 0 {
+				arrived++
+			}
 			continue
 		}
 		if run > 0 {
-			gaps = append(gaps, Gap{From: from, To: s.Sent, Lost: run})
+			gaps = append(gaps, Gap{From: from, To: s.Sent, Lost: run, Arrived: arrived})
 		}
-		run, from = 0, s.Sent
+		run, arrived, from = 0, 0, s.Sent
 	}
 	if run > 0 {
-		gaps = append(gaps, Gap{From: from, To: end, Lost: run, Open: true})
+		gaps = append(gaps, Gap{From: from, To: end, Lost: run, Arrived: arrived, Open: true})
 	}
 	return gaps
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // shots makes probes from a picture, one per interval: '.' answered, 'x' lost,
-// '_' not sent, because the rig itself stalled.
+// '>' lost after it reached the far end, '_' not sent, because the rig itself stalled.
 func shots(picture string) []Shot {
 	var s []Shot
 	for i, c := range picture {
@@ -17,6 +17,8 @@ func shots(picture string) []Shot {
 			s = append(s, Shot{Sent: at, Answered: at + 100*time.Microsecond})
 		case 'x':
 			s = append(s, Shot{Sent: at})
+		case '>':
+			s = append(s, Shot{Sent: at, Arrived: at + 50*time.Microsecond, Arrivals: 1})
 		}
 	}
 	return s
@@ -42,6 +44,9 @@ func TestMeasure(t *testing.T) {
 			Loss{Sent: 4, Lost: 2, From: 1 * i, Blackout: 5 * i, RigStall: 2 * i}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.want.Lost < c.want.Sent {
+				c.want.Slowest = 100 * time.Microsecond
+			}
 			if got := Measure(shots(c.picture), c.end); got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
@@ -62,8 +67,8 @@ func TestMeasureCountsCopies(t *testing.T) {
 
 func TestGaps(t *testing.T) {
 	const i = Interval
-	got := Gaps(shots("x..xx.x"), 9*i)
-	want := []Gap{{1 * i, 2 * i, 1, false}, {3 * i, 6 * i, 2, false}, {6 * i, 9 * i, 1, true}}
+	got := Gaps(shots("x..x>.>"), 9*i)
+	want := []Gap{{1 * i, 2 * i, 1, 0, false}, {3 * i, 6 * i, 2, 1, false}, {6 * i, 9 * i, 1, 1, true}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

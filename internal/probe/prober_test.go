@@ -69,6 +69,37 @@ func TestEveryProbeIsStampedAtBothEnds(t *testing.T) {
 	}
 }
 
+// An end that stands still for a second, as a thread of a busy machine can, finds
+// everything that came meanwhile: nothing of it was the network's loss.
+func TestALateEndLosesNoProbe(t *testing.T) {
+	nstest.RequireRoot(t) // others have what the system allows
+	w := loopback(t, "127.0.0.1", "::1")
+	defer w.Close()
+	const each = uint64(time.Second / Interval)
+	for seq := range each {
+		w.Send(0, seq)
+		w.Send(1, seq)
+	}
+	arrived := uint64(0)
+	for arrived < 2*each {
+		if _, _, ok := w.Request(); !ok {
+			break
+		}
+		arrived++
+		w.Reply()
+	}
+	answered := uint64(0)
+	for answered < arrived {
+		if _, _, ok := w.Receive(); !ok {
+			break
+		}
+		answered++
+	}
+	if arrived != 2*each || answered != arrived {
+		t.Errorf("of %d probes %d arrived, %d were answered", 2*each, arrived, answered)
+	}
+}
+
 func TestProbesThatArriveTwiceAreCounted(t *testing.T) {
 	w := loopback(t, "127.0.0.1")
 	p := Start(&twice{UDP: w}, 1, 20*time.Millisecond, func() time.Duration { return time.Duration(time.Now().UnixNano()) })

@@ -56,7 +56,7 @@ func dualSocket() (int, error) {
 		return -1, err
 	}
 	if err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err == nil {
-		err = patience(fd)
+		err = prepare(fd)
 	}
 	if err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
@@ -64,8 +64,20 @@ func dualSocket() (int, error) {
 	return fd, nil
 }
 
-// patience limits how long a read waits, so that a listener sees that it is over.
-func patience(fd int) error {
+// probeBuffer is room for what comes in while an end stands still for seconds: a probe
+// that found no room would be taken for one that the network lost. By default there is
+// room for 256 on loopback, 64 ms of two paths, and for fewer that came through XDP.
+const probeBuffer = 32 << 20
+
+// prepare limits how long a read waits, so that a listener sees that it is over, and
+// makes room for what a late reader finds.
+func prepare(fd int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, probeBuffer) != nil {
+		// What the system allows an ordinary user is less.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, probeBuffer); err != nil {
+			return fmt.Errorf("make room for probes: %w", err)
+		}
+	}
 	tv := unix.NsecToTimeval(int64(100 * time.Millisecond))
 	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 }
