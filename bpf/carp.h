@@ -80,7 +80,8 @@ struct port {
 	__u32 ifindex;
 	__u8 mac[6];
 	__u8 pad[2];
-	__u32 reserved[11];
+	__u32 programs[2]; /* which are attached, and of which build: for user space */
+	__u32 reserved[9];
 };
 
 /* Why a frame went where it went. The names without the R_, in lower case, are

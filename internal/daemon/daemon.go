@@ -340,11 +340,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.launch(m)
 	}
 	d.change.Unlock()
-	for _, dev := range d.carpdevs.All() {
-		if err := dev.port.Renew(); err != nil { // by now the groups have adopted their leases
-			d.log.Error("the programs of the version before stay on", zap.Error(err))
-		}
-	}
+	d.renew() // by now the groups have adopted their leases
 	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 		d.log.Warn("systemd not told that we are ready", zap.Error(err))
 	}
@@ -357,6 +353,20 @@ func (d *Daemon) Run(ctx context.Context) error {
 	_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
 	endBase()
 	return errors.Join(ignoreCanceled(err), ignoreCanceled(support.Wait()))
+}
+
+// renew replaces the programs that another version of this one has left.
+func (d *Daemon) renew() {
+	var errs []error
+	for _, dev := range d.carpdevs.All() {
+		errs = append(errs, dev.port.Renew())
+	}
+	if d.pulses != nil && d.pulses.sync != nil {
+		errs = append(errs, d.pulses.sync.Renew())
+	}
+	if err := errors.Join(errs...); err != nil {
+		d.log.Error("the programs of the version before stay on", zap.Error(err))
+	}
 }
 
 func ignoreCanceled(err error) error {

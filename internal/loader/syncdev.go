@@ -77,6 +77,9 @@ func (s *Sync) Answer() string { return s.port.Answer() }
 // HardwareAddr is the device's own MAC, where asks go to.
 func (s *Sync) HardwareAddr() net.HardwareAddr { return s.port.HardwareAddr() }
 
+// Renew replaces programs of another version, as Port.Renew.
+func (s *Sync) Renew() error { return s.port.Renew() }
+
 // Recheck looks again at what can change, as Port.Recheck.
 func (s *Sync) Recheck() error { return s.port.Recheck() }
 

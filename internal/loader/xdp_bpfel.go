@@ -83,7 +83,8 @@ type xdpPort struct {
 	Ifindex  uint32
 	Mac      [6]uint8
 	Pad      [2]uint8
-	Reserved [11]uint32
+	Programs [2]uint32
+	Reserved [9]uint32
 }
 
 type xdpPortFlag uint32
