@@ -150,6 +150,9 @@ func (y *why) render() string {
 		fmt.Fprintf(&b, "  pulses    %s asks unanswered, the last answer %s before; %s is the limit, %s a slow answer\n",
 			n, seconds(e, "pulse_heard"), seconds(e, "pulse_limit"), seconds(e, "reflection"))
 	}
+	if s := e.Str("demoted"); s != "" {
+		fmt.Fprintf(&b, "  demoted   here, by %s\n", s)
+	}
 	if d := seconds(e, "claimed"); d != "" {
 		fmt.Fprintf(&b, "  claim     acknowledged after %s\n", d)
 	}

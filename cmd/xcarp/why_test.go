@@ -14,10 +14,12 @@ func TestWhyNamesTheCauseOfALostRole(t *testing.T) {
 		return journal.Event{Seq: seq, At: at.Add(after), Level: "info", Text: "state",
 			Fields: map[string]any{"group": "lan", "from": from, "to": to, "reason": reason}}
 	}
+	demoted := change(3, time.Minute, "MASTER", "DRAIN", "claimed by a peer")
+	demoted.Fields["demoted"] = "operator 50, sync 1"
 	events := []journal.Event{
 		change(1, 0, "BACKUP", "MASTER", "master timed out"),
 		{Seq: 2, At: at.Add(time.Minute), Level: "info", Text: "demoted by an operator"},
-		change(3, time.Minute, "MASTER", "DRAIN", "claimed by a peer"),
+		demoted,
 		change(4, time.Minute+100*time.Millisecond, "DRAIN", "BACKUP", "drained"),
 	}
 	y, err := explain(events, 1, "lan")
@@ -25,7 +27,7 @@ func TestWhyNamesTheCauseOfALostRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := y.render()
-	for _, want := range []string{"MASTER → DRAIN: claimed by a peer", "demoted by an operator", "DRAIN → BACKUP"} {
+	for _, want := range []string{"MASTER → DRAIN: claimed by a peer", "here, by operator 50, sync 1", "demoted by an operator", "DRAIN → BACKUP"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("got\n%s\nwant %q in it", out, want)
 		}

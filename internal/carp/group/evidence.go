@@ -72,6 +72,9 @@ func (t *Transition) fields() []zap.Field {
 				zap.Duration("reflection", p.Reflection))
 		}
 	}
+	if t.Demoted != "" {
+		f = append(f, zap.String("demoted", t.Demoted))
+	}
 	for _, s := range []struct {
 		name string
 		at   time.Duration

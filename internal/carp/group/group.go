@@ -105,7 +105,8 @@ type Transition struct {
 	Reason   string
 	At       time.Time // on the boot clock
 	Term     uint64
-	Adopted  bool // To is what the dataplane had already: nothing changed for anybody else
+	Adopted  bool   // To is what the dataplane had already: nothing changed for anybody else
+	Demoted  string // our own demotion and whose it is, as "sync 1, track uplink 50"; empty for none
 
 	Evidence Evidence // what was known when it was decided
 	Pulses   Pulses

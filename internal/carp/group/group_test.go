@@ -259,6 +259,11 @@ func TestDemotionMovesTheRoleWithoutPreempt(t *testing.T) {
 		if st.Demotion != 240 || st.DemotedBy["track upstream"] != 240 {
 			t.Errorf("demotion: got %d by %v", st.Demotion, st.DemotedBy)
 		}
+		for _, tr := range a.transitions() {
+			if want := map[bool]string{true: "track upstream 240"}[!tr.At.Before(before)]; tr.Demoted != want {
+				t.Errorf("%v → %v: demoted by %q, want %q", tr.From, tr.To, tr.Demoted, want)
+			}
+		}
 		a.stop(t)
 		b.stop(t)
 	})

@@ -2,6 +2,10 @@ package group
 
 import (
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -87,6 +91,7 @@ func (g *Group) decide(verb Verb, pulses Pulses) decision {
 	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
 	if t.To != t.From {
 		g.gaps.begin()
+		t.Demoted = demotedBy(g.machine)
 	}
 	t.Adopted = t.To != t.From && e.Role == nil && !e.Accept
 	deaf, split := g.machine.Deaf(), g.machine.Split()
@@ -118,6 +123,16 @@ func (g *Group) decide(verb Verb, pulses Pulses) decision {
 		g.cfg.BeforeMaster()
 	}
 	return d
+}
+
+// demotedBy lists who demotes us, and by how much.
+func demotedBy(m *carp.Machine) string {
+	by := m.DemotedBy()
+	var all []string
+	for _, owner := range slices.Sorted(maps.Keys(by)) {
+		all = append(all, fmt.Sprintf("%s %d", owner, by[owner]))
+	}
+	return strings.Join(all, ", ")
 }
 
 // follow makes the dataplane do what was decided.
