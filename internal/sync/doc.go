@@ -65,13 +65,14 @@
 //	     | since it is back                                       | 1
 //	no   | in sync                                                | 0
 //	yes  | no session with anybody for 3 s, though there was one  |
-//	     | while owner                                            | 1
+//	     | while owner, and the peer is not Vouched for           | 1
 //	yes  | otherwise, as an owner's table is complete             | 0
 //
 // The last but one is the healed old master: it was cut off, somebody may have
 // taken over unseen and now carries the connections. That node became owner
 // while it did not hear us and asks for 0, so it stays, until our table has been
-// repaired from its. A node that hears one of several peers is not cut off: those
+// repaired from its. An owner of which the peer's dataplane says meanwhile that it is
+// BACKUP was not cut off. A node that hears one of several peers is not cut off: those
 // that share load all own, and the first to doubt would lose its share to the next.
 //
 // # Security

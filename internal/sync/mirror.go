@@ -70,6 +70,10 @@ type Config struct {
 	Demote  func(n Demotion)
 	OnRoles func(peer string, roles []GroupRole)
 
+	// Vouched reports whether it is known in another way that a peer without a session has
+	// taken nothing over that this node owns. It must not block. Nil means that it is not.
+	Vouched func(peer string) bool
+
 	// OnPeer is called with what a peer has given to Tell; the body is its only
 	// until it returns. It must not block. May be nil.
 	OnPeer func(peer string, body []byte)

@@ -290,6 +290,33 @@ func TestRolesArrive(t *testing.T) {
 	})
 }
 
+// TestAnOwnerWhosePeerIsVouchedForIsNotCutOff: the sync link alone is gone. What was
+// vouched for does not become doubtful when the link is back.
+func TestAnOwnerWhosePeerIsVouchedForIsNotCutOff(t *testing.T) {
+	for _, vouched := range []bool{true, false} {
+		bubble(t, func(t *testing.T, n *network) {
+			a := start(t, n, "a", newMemTable(), func(c *Config) { c.Vouched = func(peer string) bool { return vouched && peer == "b" } })
+			defer a.stop()
+			a.m.Own(true)
+			b := start(t, n, "b", newMemTable())
+			defer b.stop()
+			clear := func() bool { return a.last() == Demotion{} && b.last() == Demotion{} }
+			wait(t, 5*time.Second, "no demotion", clear)
+			n.set(func(n *network) { n.cut = true })
+			wait(t, 10*time.Second, "doubt of the backup", func() bool { return b.last() == Demotion{1, 1} })
+			time.Sleep(2 * cutOff)
+			if got, want := a.last().Held == 0, vouched; got != want {
+				t.Errorf("vouched for: %v; the owner asks for %v", vouched, a.last())
+			}
+			n.set(func(n *network) { n.cut = false })
+			wait(t, 10*time.Second, "no demotion", clear)
+			if len(a.asked) == 0 || vouched != !slices.ContainsFunc(a.asked, func(d Demotion) bool { return d.Held == 1 }) {
+				t.Errorf("vouched for: %v; the owner asked for %v", vouched, a.asked)
+			}
+		})
+	}
+}
+
 // TestOwnersThatAreCutOffAreNoBetterElsewhere: where load is shared both are owners. A
 // group must not move because its master doubts itself before its backup does.
 func TestOwnersThatAreCutOffAreNoBetterElsewhere(t *testing.T) {

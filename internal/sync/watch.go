@@ -73,15 +73,15 @@ func (m *Mirror) demotion(now time.Duration) Demotion {
 }
 
 // suspects is 1 for an owner that was cut off. Who hears one peer is not; the other
-// one has died.
+// one has died. Nor is who knows of all that they have taken nothing over.
 func (m *Mirror) suspects(now time.Duration) int {
 	heard, alone, n := time.Duration(0), true, 0
 	for _, p := range m.peers {
 		heard, alone = max(heard, p.lost), alone && p.session == nil
 	}
 	for _, p := range m.peers {
-		if alone && p.everUp && now-heard >= cutOff {
-			p.suspect = true
+		if alone && p.everUp && now-heard >= cutOff && !p.suspect {
+			p.suspect = m.cfg.Vouched == nil || !m.cfg.Vouched(p.name)
 		}
 		if p.suspect {
 			n = 1
