@@ -237,6 +237,7 @@ func (d *Daemon) openSync() error {
 		NotShared: d.facts.Local,
 		Demote:    d.demoteBySync,
 		OnRoles:   d.peerRoles,
+		Vouched:   func(peer string) bool { return d.pulses.Backs(peer) },
 		OnPeer:    d.peerTold,
 		Log:       d.log,
 	})

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xcarp/xcarp/internal/carp"
+	"github.com/xcarp/xcarp/internal/carp/group"
 	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/loader"
 )
@@ -187,6 +188,30 @@ func (p *pulses) Changed() {
 	case p.again <- struct{}{}:
 	default:
 	}
+}
+
+// vouchFor is how old an answer may be that says where a peer stands. A master asks
+// every 150 ms, in a flood every 600 ms.
+const vouchFor = 3 * time.Second
+
+// Backs reports whether the dataplane of a peer has lately said that it is MASTER of
+// none of the groups that this node is MASTER of.
+func (p *pulses) Backs(peer string) bool {
+	if p == nil {
+		return false
+	}
+	since := int64(carp.SinceBoot(group.BootClock().Add(-vouchFor)))
+	some := false
+	for _, w := range p.thread.plan.Load().watched {
+		if w.peer != peer || carp.State(w.member.state.Load()) != carp.Master {
+			continue
+		}
+		if w.answered.Load() < since || carp.State(w.state.Load()) == carp.Master {
+			return false
+		}
+		some = true
+	}
+	return some
 }
 
 // Claim is a group's word about its claim.

@@ -28,9 +28,11 @@ const (
 	sendShare   = 50
 	slowedLeast = 10 * time.Millisecond
 
-	// leaveEvery is the least time between two moves to another CPU, and leaveFor how
-	// long all are quiet before the daemon may use all again.
+	// leaveEvery is the least time between two moves to other CPUs, and leaveFor how
+	// long all are quiet before the daemon may use all again: leaveBack if the thread,
+	// which the kernel may move, finds the one quiet that was left.
 	leaveEvery = 100 * time.Millisecond
+	leaveBack  = 500 * time.Millisecond
 	leaveFor   = time.Minute
 )
 
@@ -38,15 +40,20 @@ const (
 // long: a CPU that is behind with received frames handles them whenever somebody is done
 // with sending, for a jiffy or ten rounds unless another thread is due, and beside this
 // one none is. So the daemon leaves such a CPU; where all are so, the thread sends less.
+// A flood can follow: then the daemon's ordinary threads starve where they are kept, and
+// may use all at once. The real-time thread is never kept: a waiting one is moved by the
+// kernel to where it can run.
 type sendCost struct {
 	off  bool // do nothing about it
 	took [8]time.Duration
 	n    int
 	slow bool      // the newest
-	left time.Time // when the daemon last left a CPU; zero: it may use all
+	away bool      // from a CPU
+	left time.Time // when the daemon last left one, or came back
 	cpus interface {
 		Leave() error  // the one that the caller is on
 		Return() error // to all
+		Back() bool    // whether the caller is on the one that was left last
 	}
 }
 
@@ -72,20 +79,19 @@ func (c *sendCost) usual() (mean, longest time.Duration) {
 }
 
 // pace is how long to wait between the asks on each of some lines; 0: as you like. It
-// moves the daemon to another CPU if that may help.
-func (c *sendCost) pace(now time.Time, lines int) time.Duration {
+// moves the daemon to another CPU if that may help, and back if its ordinary threads
+// starve.
+func (c *sendCost) pace(now time.Time, lines int, starved bool) time.Duration {
 	if c.off {
 		return 0
 	}
 	since := now.Sub(c.left)
 	switch {
+	case c.away && (starved || !c.slow && (since > leaveFor || since > leaveBack && c.cpus.Back())):
+		c.away, c.left = c.cpus.Return() != nil, now
 	case c.slow && since > leaveEvery:
 		_ = c.cpus.Leave() // there may be no other: it sends less
-		c.left = now
-	case !c.left.IsZero() && since > leaveFor:
-		if c.left = (time.Time{}); c.cpus.Return() != nil {
-			c.left = now
-		}
+		c.away, c.left = true, now
 	}
 	c.slow = false
 	usual, longest := c.usual()
@@ -102,6 +108,7 @@ type cpus struct {
 
 	mu   sync.Mutex
 	kept bool
+	left int // the CPU that was left last
 }
 
 func newCPUs() *cpus {
@@ -112,17 +119,18 @@ func newCPUs() *cpus {
 	return &c
 }
 
-// Leave moves all threads of the process to the others.
+// Leave moves all threads of the process to the others, and lets the caller use all
+// from there.
 func (c *cpus) Leave() error {
 	if c.unread != nil {
 		return c.unread
 	}
-	var cpu uint32
-	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
-		return fmt.Errorf("read the CPU: %w", errno)
+	cpu, err := onCPU()
+	if err != nil {
+		return err
 	}
 	others := c.may
-	if others.Clear(int(cpu)); others.Count() == 0 {
+	if others.Clear(cpu); others.Count() == 0 {
 		return errors.New("there is no other CPU")
 	}
 	c.mu.Lock()
@@ -130,7 +138,37 @@ func (c *cpus) Leave() error {
 	if c.kept {
 		return errors.New("the process stays where it is")
 	}
-	return use(&others)
+	c.left = cpu
+	if err := use(&others); err != nil {
+		return err
+	}
+	return c.free()
+}
+
+// onCPU is the CPU that the caller is on.
+func onCPU() (int, error) {
+	var cpu uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
+		return 0, fmt.Errorf("read the CPU: %w", errno)
+	}
+	return int(cpu), nil
+}
+
+// Back reports whether the caller is on the CPU that was left last: the kernel has moved
+// it there.
+func (c *cpus) Back() bool {
+	cpu, err := onCPU()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return err == nil && cpu == c.left
+}
+
+// free lets the caller use all.
+func (c *cpus) free() error {
+	if err := unix.SchedSetaffinity(0, &c.may); err != nil {
+		return fmt.Errorf("change the affinity: %w", err)
+	}
+	return nil
 }
 
 // Return lets all threads use all again.

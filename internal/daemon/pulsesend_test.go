@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -13,21 +12,26 @@ import (
 )
 
 // fakeCPUs counts how often they are left.
-type fakeCPUs struct{ left, returned int }
+type fakeCPUs struct {
+	left, returned int
+	back           bool
+}
 
 func (f *fakeCPUs) Leave() error  { f.left++; return nil }
 func (f *fakeCPUs) Return() error { f.returned++; return nil }
+func (f *fakeCPUs) Back() bool    { return f.back }
 
 func TestSlowSendsMoveAndSlowDown(t *testing.T) {
 	const lines = 2
 	f := &fakeCPUs{}
 	c := sendCost{cpus: f}
 	now := carp.BootTime(time.Hour)
+	starved := false
 	sends := func(took ...time.Duration) (pace time.Duration) {
 		for _, d := range took {
 			now = now.Add(5 * time.Millisecond)
 			c.add(d)
-			pace = c.pace(now, lines)
+			pace = c.pace(now, lines, starved)
 		}
 		return pace
 	}
@@ -53,8 +57,21 @@ func TestSlowSendsMoveAndSlowDown(t *testing.T) {
 	now = now.Add(leaveFor)
 	check("and is over", sends(quick), 0, 3, 1)
 	check("for good", sends(eight(quick)...), 0, 3, 1)
+	now = now.Add(leaveEvery)
+	check("again", sends(slower), 0, 4, 1)
+	starved = true
+	check("it has followed, and the others starve", sends(quick), 0, 4, 2)
+	check("they starve where they may use all", sends(quick), 0, 4, 2)
+	starved = false
+	check("a while", sends(slices.Repeat(eight(quick), 3)...), 0, 4, 2)
+	check("it is here", sends(slower), 0, 5, 2)
+	f.back = true
+	check("the kernel moves the thread back", sends(eight(quick)...), 0, 5, 2)
+	now = now.Add(leaveBack)
+	check("where it is quiet now", sends(quick), 0, 5, 3)
+	f.back = false
 	c.off = true
-	check("no real-time thread", sends(eight(slower)...), 0, 3, 1)
+	check("no real-time thread", sends(eight(slower)...), 0, 5, 3)
 }
 
 func TestAllThreadsLeaveACPU(t *testing.T) {
@@ -66,7 +83,21 @@ func TestAllThreadsLeaveACPU(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	threads := []int{unix.Gettid(), os.Getpid()}
+	others, end := make(chan int), make(chan struct{})
+	defer close(end)
+	go func() {
+		runtime.LockOSThread()
+		others <- unix.Gettid()
+		<-end
+	}()
+	caller, other := unix.Gettid(), <-others
+	uses := func(tid int, want unix.CPUSet) {
+		t.Helper()
+		var may unix.CPUSet
+		if err := unix.SchedGetaffinity(tid, &may); err != nil || may != want {
+			t.Errorf("thread %d may use %v, want %v: %v", tid, may, want, err)
+		}
+	}
 	left := 0
 	for cpu := 0; left < c.may.Count(); cpu++ {
 		if !c.may.IsSet(cpu) {
@@ -88,22 +119,14 @@ func TestAllThreadsLeaveACPU(t *testing.T) {
 		if err := c.Leave(); err != nil {
 			t.Fatal(err)
 		}
-		for _, tid := range threads {
-			var may unix.CPUSet
-			if err := unix.SchedGetaffinity(tid, &may); err != nil || may != want {
-				t.Errorf("thread %d left CPU %d and may use %v: %v", tid, cpu, may, err)
-			}
-		}
+		uses(other, want)
+		uses(caller, c.may) // the kernel moves a real-time thread that waits
 	}
 	if err := c.Keep(true); err != nil {
 		t.Fatal(err)
 	}
-	for _, tid := range threads {
-		var may unix.CPUSet
-		if err := unix.SchedGetaffinity(tid, &may); err != nil || may != c.may {
-			t.Errorf("thread %d is kept, and may use %v: %v", tid, may, err)
-		}
-	}
+	uses(other, c.may)
+	uses(caller, c.may)
 	if err := c.Leave(); err == nil {
 		t.Error("a process that is kept left")
 	}

@@ -98,6 +98,7 @@ type watched struct {
 	// What others read.
 	silence  atomic.Uint32
 	state    atomic.Uint32 // the peer's, as last answered
+	answered atomic.Int64  // when
 	demotion atomic.Uint32
 	limit    atomic.Int64
 	slowest  atomic.Int64
@@ -130,6 +131,7 @@ type pulseThread struct {
 	held    time.Duration // by the slowest send of a round
 
 	sustained time.Time
+	starved   bool // an election is late
 	pulsing   map[*member]bool
 	unheard   map[*member]bool
 }
@@ -306,7 +308,7 @@ func (t *pulseThread) read(p *pulsePlan) {
 
 // ask sends what is due, and returns the shortest time between two asks.
 func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
-	slowed := t.cost.pace(now, len(p.lines))
+	slowed := t.cost.pace(now, len(p.lines), t.starved)
 	shortest := max(pulseIdle, slowed)
 	for _, w := range p.watched {
 		w.watch.Slow(slowed)
@@ -569,8 +571,9 @@ func (t *pulseThread) handedOver(p *pulsePlan, now time.Time) {
 // show says to others what was found.
 func (w *watched) show() {
 	w.silence.Store(uint32(w.last.Silence))
-	answer, _ := w.watch.Last()
+	answer, at := w.watch.Last()
 	w.state.Store(uint32(answer.State))
+	w.answered.Store(int64(carp.SinceBoot(at)))
 	w.demotion.Store(uint32(answer.Demotion))
 	w.deaf.Store(w.last.Deaf)
 	w.limit.Store(int64(w.last.Limit))
