@@ -39,8 +39,9 @@ func (d Detect) back() Detect {
 
 const (
 	// hungAfter is how old the last sign of life of a daemon may be: it gives one
-	// every 150 ms.
+	// every 100 ms. After errors it may be twice as old, hungSteps times: see revived.
 	hungAfter = 300 * time.Millisecond
+	hungSteps = 2
 
 	// hurryTime is for how long evidence of another kind makes us ask as fast as
 	// we can.
@@ -156,6 +157,8 @@ type Watch struct {
 	verdict  Silence       // while nothing is heard on the carpdev
 	slowed   time.Duration // see Slow
 	tookOver time.Time     // by silence; zero if it is settled who was right
+	claimed  time.Time     // from a hung daemon; the same
+	hasty    []time.Time   // claims from a daemon that gave a sign of life soon after
 	hurry    time.Time     // until then
 }
 
@@ -184,6 +187,7 @@ func (w *Watch) Asked(p Path, now time.Time, sent bool) {
 func (w *Watch) Answered(p Path, asked, at time.Time, a *Answer) {
 	if a != nil && at.After(w.lastAt) {
 		w.last, w.lastAt = *a, at
+		w.revived(a, at)
 	}
 	if !w.path[p].answered(asked, at) {
 		return
@@ -261,6 +265,27 @@ func (w *Watch) Pace(now time.Time) time.Duration {
 	return max(pace, w.slowed)
 }
 
+// Claimed tells that this node claims from the peer because Judge called it hung.
+func (w *Watch) Claimed(now time.Time) { w.claimed = now }
+
+// revived looks whether a daemon that was claimed from hung for a moment only: then it
+// was busy. After two such errors its signs of life may be twice as old.
+func (w *Watch) revived(a *Answer, at time.Time) {
+	switch {
+	case w.claimed.IsZero():
+	case at.Sub(w.claimed) >= regretTime:
+		w.claimed = time.Time{}
+	case a.Age <= hungAfter && at.After(w.claimed):
+		w.claimed = time.Time{}
+		w.hasty = append(w.hasty, at)
+	}
+}
+
+// hungLimit is how old the sign of life of the peer's daemon may be.
+func (w *Watch) hungLimit() time.Duration {
+	return hungAfter << min(len(w.hasty)/2, hungSteps)
+}
+
 // TookOver tells that this node took over because of what the Watch said.
 func (w *Watch) TookOver(now time.Time) { w.tookOver = now }
 
@@ -276,13 +301,16 @@ func (w *Watch) regret(now time.Time) {
 	}
 }
 
-// Regrets returns how many takeovers there were lately from a peer that lived.
-func (w *Watch) Regrets() int { return len(w.wrong) }
+// Regrets returns how many takeovers and claims there were lately from a peer that lived.
+func (w *Watch) Regrets() int { return len(w.wrong) + len(w.hasty) }
 
 // forgive goes back to the configured profile after a long time without an error.
 func (w *Watch) forgive(now time.Time) {
 	if n := len(w.wrong); n > 0 && now.Sub(w.wrong[n-1]) > regretMemory {
 		w.wrong, w.now = nil, w.config
+	}
+	if n := len(w.hasty); n > 0 && now.Sub(w.hasty[n-1]) > regretMemory {
+		w.hasty = nil
 	}
 }
 
@@ -356,7 +384,7 @@ func (w *Watch) Judge(now time.Time) Finding {
 	case !silentHere:
 		f.Silence = Lives
 		f.Deaf = silentThere && !there.heard.IsZero()
-		if f.Master && w.last.Age > hungAfter {
+		if f.Master && w.last.Age > w.hungLimit() {
 			f.Silence = Hung
 		}
 	case there.heard.IsZero() && !there.down:

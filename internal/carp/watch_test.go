@@ -297,6 +297,50 @@ func TestReflections(t *testing.T) {
 }
 
 // TestWatchUnheard is what makes two nodes find out who is cut off, long before a verdict.
+// TestWatchBearsWithABusyDaemon: two claims from a daemon that goes on at once are two
+// too many; one that stays away is claimed from as ever.
+func TestWatchBearsWithABusyDaemon(t *testing.T) {
+	w := watch(DetectDefault)
+	claim := func(age, away time.Duration) {
+		t.Helper()
+		w.answer = Answer{State: Master, Age: age}
+		if _, ok := w.run(time.Second, Hung); !ok {
+			t.Fatalf("with a sign of life %v ago the verdict is %v", age, w.last.Silence)
+		}
+		w.Claimed(w.now)
+		w.answer = Answer{State: Backup, Age: age + away}
+		w.run(away, Gone)
+		w.answer = Answer{State: Backup}
+		w.run(100*time.Millisecond, Gone)
+	}
+	bears := func(age time.Duration) {
+		t.Helper()
+		w.answer = Answer{State: Master, Age: age}
+		w.must(t, time.Second, Hung)
+		if w.last.Silence != Lives {
+			t.Errorf("with a sign of life %v ago the verdict is %v", age, w.last.Silence)
+		}
+	}
+	w.run(100*time.Millisecond, Gone)
+	claim(301*time.Millisecond, regretTime)
+	claim(301*time.Millisecond, regretTime)
+	claim(301*time.Millisecond, 50*time.Millisecond)
+	claim(301*time.Millisecond, 50*time.Millisecond)
+	bears(600 * time.Millisecond)
+	claim(601*time.Millisecond, 50*time.Millisecond)
+	claim(601*time.Millisecond, 50*time.Millisecond)
+	bears(1200 * time.Millisecond)
+	for range 4 {
+		claim(1201*time.Millisecond, 50*time.Millisecond)
+	}
+	if w.Regrets() != 8 {
+		t.Errorf("%d regrets, want 8", w.Regrets())
+	}
+	w.answer = Answer{State: Master}
+	w.must(t, regretMemory, Hung)
+	claim(301*time.Millisecond, 50*time.Millisecond)
+}
+
 func TestWatchUnheard(t *testing.T) {
 	w := watch(DetectDefault)
 	for end := w.now.Add(100 * time.Millisecond); w.now.Before(end); {

@@ -498,6 +498,7 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 		case f.Silence == carp.Hung:
 			reason := fmt.Sprintf("the master's daemon has given no sign of life for %v", answer.Age)
 			verb = func(m *carp.Machine, now time.Time) carp.Effects { return m.Claim(now, reason) }
+			w.watch.Claimed(now)
 		case doubt:
 			verb = (*carp.Machine).CutOff
 		}

@@ -229,7 +229,7 @@ type PulseStatus struct {
 	Sync    bool    `json:"sync"`     // it answers on the sync device, too
 	LimitMS float64 `json:"limit_ms"` // of silence
 	RTTMS   float64 `json:"rtt_ms"`   // the slowest usual reflection on the carpdev
-	Wrong   int     `json:"wrong"`    // takeovers lately from a peer that lived
+	Wrong   int     `json:"wrong"`    // takeovers and claims lately from a peer that lived
 
 	// How often it is asked while sending is too slow for what detect says; 0: as
 	// often as that says.
