@@ -14,6 +14,7 @@ import (
 )
 
 func checkCommand(o *options) *cobra.Command {
+	var file func([]string) (string, bool, error)
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a configuration, and this machine against it",
@@ -23,11 +24,11 @@ func checkCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := defaultConfig
-			if len(a) == 1 {
-				path = a[0]
+			path, given, err := file(a)
+			if err != nil {
+				return err
 			}
-			src := config.Source{Path: path, Optional: len(a) == 0}
+			src := config.Source{Path: path, Optional: !given}
 			cfg, problems := examineSaved(src, o.paths)
 			if err := o.paths.Check(); err != nil {
 				problems = append(problems, config.Problems(err)...)
@@ -47,6 +48,7 @@ func checkCommand(o *options) *cobra.Command {
 			return err
 		},
 	}
+	file = fileArg(cmd)
 	o.outputFlag(cmd)
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 
 func doctorCommand(o *options) *cobra.Command {
 	var listen time.Duration
+	var file func([]string) (string, bool, error)
 	cmd := &cobra.Command{
 		Use:   "doctor [FILE]",
 		Short: "Look at this machine as a router of the group would have to live on it",
@@ -34,11 +35,11 @@ themselves. Exit status 1 if something cannot work.`,
 			if os.Geteuid() != 0 {
 				return fmt.Errorf("doctor: needs root to probe the kernel and to listen on interfaces: use sudo")
 			}
-			path := defaultConfig
-			if len(a) == 1 {
-				path = a[0]
+			path, given, err := file(a)
+			if err != nil {
+				return err
 			}
-			cfg, problems := examineSaved(config.Source{Path: path, Optional: len(a) == 0}, o.paths)
+			cfg, problems := examineSaved(config.Source{Path: path, Optional: !given}, o.paths)
 			if cfg == nil {
 				return errorsOf(problems)
 			}
@@ -63,6 +64,7 @@ themselves. Exit status 1 if something cannot work.`,
 		},
 	}
 	cmd.Flags().DurationVar(&listen, "listen", 4*time.Second, "for how long to listen on the carpdevs; 0: not at all")
+	file = fileArg(cmd)
 	o.outputFlag(cmd)
 	return cmd
 }

@@ -38,10 +38,16 @@ state-dir are read. With GROUP only what concerns it.`,
 			if err != nil {
 				return err
 			}
+			known := len(a) == 0 || follow
 			keep := func(e *journal.Event) bool {
-				return !e.At.Before(from) && (len(a) == 0 || concerns(e, a[0]))
+				ours := len(a) == 0 || concerns(e, a[0])
+				known = known || ours && e.Str("group") != ""
+				return ours && !e.At.Before(from)
 			}
-			return logEvents(cmd.Context(), cmd.OutOrStdout(), o.paths, keep, asJSON, follow)
+			if err := logEvents(cmd.Context(), cmd.OutOrStdout(), o.paths, keep, asJSON, follow); err != nil || known {
+				return err
+			}
+			return fmt.Errorf("nothing of a group %q is on record: `xcarp show` lists the groups", a[0])
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on")

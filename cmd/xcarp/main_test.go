@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xcarp/xcarp/internal/journal"
 	"github.com/xcarp/xcarp/internal/nstest"
 )
 
@@ -48,6 +49,7 @@ func TestACommandLineThatMakesNoSense(t *testing.T) {
 		{"demote --for 3", `invalid argument "3" for "--for" flag: time: missing unit in duration "3": see xcarp demote --help`},
 		{"sysctl -w net.inet.carp.allow = 1", `a blank beside =: write NAME=VALUE as one word: see xcarp sysctl --help`},
 		{"ifconfig --frob carp1", `unknown flag: --frob: see xcarp ifconfig --help`},
+		{"check x.yaml -c y.yaml", `check: FILE and --config are the same: give one: see xcarp check --help`},
 		{"--run-dir", `flag needs an argument: --run-dir: see xcarp --help`},
 	} {
 		t.Run(tt.line, func(t *testing.T) {
@@ -115,9 +117,13 @@ func TestCheckSaysAllAtOnce(t *testing.T) {
 			if tt.code == 0 {
 				nstest.RequireRoot(t) // to be none is an error of its own
 			}
-			_, errs, code := typed(t, "check", file(t, "x.yaml", tt.text))
+			conf := file(t, "x.yaml", tt.text)
+			_, errs, code := typed(t, "check", conf)
 			if code != tt.code {
 				t.Errorf("exit status %d, want %d", code, tt.code)
+			}
+			if _, same, code := typed(t, "check", "--config", conf); same != errs || code != tt.code {
+				t.Errorf("with --config: exit status %d\n%s", code, same)
 			}
 			for _, w := range tt.want {
 				if !strings.Contains(errs, w) {
@@ -125,6 +131,23 @@ func TestCheckSaysAllAtOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLogOfNoGroup: a name that was mistyped is not a group without events.
+func TestLogOfNoGroup(t *testing.T) {
+	dir := t.TempDir()
+	line := `{"seq":1,"at":"2026-11-28T00:00:00Z","level":"info","text":"state","fields":{"group":"lan"}}` + "\n"
+	if err := os.WriteFile(journal.Path(dir), []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for group, want := range map[string]string{"lan": "", "lna": "xcarp: nothing of a group \"lna\" is on record: `xcarp show` lists the groups\n"} {
+		for _, since := range []string{"2026-11-27T00:00:00Z", "2026-11-29T00:00:00Z"} {
+			out, errs, code := typed(t, "log", group, "--since", since, "--state-dir", dir)
+			if errs != want || (code != 0) != (want != "") {
+				t.Errorf("log %s --since %s: got %q, %q, exit status %d", group, since, out, errs, code)
+			}
+		}
 	}
 }
 
