@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -158,6 +159,9 @@ type Group struct {
 	demotion int    // as the dataplane was told
 	out      []byte // the frame under construction
 
+	// standing is read by a real-time thread, which must not wait for an ordinary one.
+	standing atomic.Pointer[standing]
+
 	// mu guards what Status reads. It is held for as long as a verb takes, and
 	// never while effects are carried out.
 	mu      sync.Mutex
@@ -186,6 +190,7 @@ func New(c Config) *Group {
 		box:     mailbox{news: make(chan struct{}, 1)},
 		machine: carp.NewMachine(c.Machine),
 	}
+	g.stand()
 	if g.log == nil {
 		g.log = zap.NewNop()
 	}

@@ -72,11 +72,24 @@ func Together(moves []Move) {
 // Do tells the group something at once, in the caller's goroutine; see Together.
 func (g *Group) Do(verb Verb) { Together([]Move{{Group: g, Verb: verb}}) }
 
-// Stands returns the group's state and its term.
+// standing is where a group stands.
+type standing struct {
+	state carp.State
+	term  uint64
+}
+
+// Stands returns the group's state and its term. It waits for nobody.
 func (g *Group) Stands() (carp.State, uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.machine.State(), g.machine.Term()
+	s := g.standing.Load()
+	return s.state, s.term
+}
+
+// stand notes what Stands returns. With mu held.
+func (g *Group) stand() {
+	s := standing{g.machine.State(), g.machine.Term()}
+	if before := g.standing.Load(); before == nil || *before != s {
+		g.standing.Store(&s)
+	}
 }
 
 // decide calls a verb, and tells of what it changes here.
@@ -89,6 +102,7 @@ func (g *Group) decide(verb Verb, pulses Pulses) decision {
 	}
 	e := verb(g.machine, now)
 	t.To, t.Reason, t.Term = g.machine.State(), e.Reason, g.machine.Term()
+	g.stand()
 	if t.To != t.From {
 		g.gaps.begin()
 		t.Demoted = demotedBy(g.machine)
