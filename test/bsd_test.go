@@ -103,10 +103,14 @@ func TestTheLinesOfTheTutorialsWork(t *testing.T) {
 		t.Errorf("term %d → %d, transitions %v: a setting cost the mastership", term, g.Term, n.log.transitions("carp1"))
 	}
 
+	since := time.Now()
 	n.line(t, "ifconfig carp1 down")
 	peer.waitLog(t, 5*time.Second, ucarpMaster, 1) // its own timer needs 9.8 s
-	if g := n.group("carp1"); g.State != "INIT" || !g.Down || g.Reason != "administratively down" {
-		t.Errorf("down, but %+v", g)
+	if g := n.group("carp1"); g.State != "INIT" || !g.Down || g.Reason != "administratively down" || g.Since.Before(since) {
+		t.Errorf("down since %v, but %+v", since, g)
+	}
+	if out, err := n.xcarp("log", "carp1"); err != nil || !strings.Contains(out, `leaving: group=carp1 why="administratively down"`) {
+		t.Errorf("log: %v\n%s", err, out)
 	}
 	if out := n.line(t, "ifconfig carp1"); !strings.Contains(out, "flags=8802<BROADCAST,SIMPLEX,MULTICAST>") || !strings.Contains(out, "carp: INIT carpdev lan0 vhid 1") {
 		t.Errorf("ifconfig of a group that is down prints\n%s", out)
@@ -131,6 +135,9 @@ func TestTheLinesOfTheTutorialsWork(t *testing.T) {
 	n.line(t, "ifconfig -g carp carpdemote 200")
 	if got := n.line(t, "sysctl -n net.inet.carp.demotion"); got != "200\n" {
 		t.Errorf("demotion %q, want 200", got)
+	}
+	if got := n.line(t, "ifconfig -g carp"); got != "carp: carp demote count 200\n" {
+		t.Errorf("ifconfig -g carp: %q", got)
 	}
 	if g := n.group("carp1"); g.Demotions["carpdemote"] != 200 {
 		t.Errorf("demotions %v", g.Demotions)

@@ -118,10 +118,16 @@ func ifconfig(cmd *cobra.Command, o *options, words []string, save, asJSON bool)
 		fmt.Fprintln(cmd.ErrOrStderr(), "xcarp: warning: a password on a command line can be seen by every user and stays in the shell's history: "+
 			"use pass_file in the configuration, or key_file between xcarp nodes")
 	}
-	if err := replied(cmd, o, reply); err != nil || !asJSON {
+	if err := replied(cmd, o, reply); err != nil {
 		return err
 	}
-	return json.NewEncoder(w).Encode(reply)
+	switch {
+	case asJSON:
+		return json.NewEncoder(w).Encode(reply)
+	case l.Class != "" && l.Queries(): // as printgroupattribs in ifconfig.c of OpenBSD
+		_, err = fmt.Fprintf(w, "%s: carp demote count %s\n", l.Class, reply.Is)
+	}
+	return err
 }
 
 // replied prints what the daemon had to say of a line, and waits for a daemon that

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
@@ -119,7 +120,10 @@ var errLeave = errors.New("taken out of the configuration")
 // leave ends members: each drains, says goodbye and is forgotten by the dataplane. It
 // cannot be undone, so it does not fail: what stays behind is said.
 func (d *Daemon) leave(gone []*member) {
+	cfg := d.now.Load()
 	for _, m := range gone {
+		d.left.Store(m.cfg.Name, time.Now())
+		d.log.Info("leaving", zap.String("group", m.cfg.Name), zap.String("why", whyGone(cfg, m.cfg.Name)))
 		m.end(errLeave)
 	}
 	// The fence of addresses that several vhids share is that of one of them, and
@@ -143,6 +147,30 @@ func (d *Daemon) leave(gone []*member) {
 	if err := errors.Join(errs...); err != nil {
 		d.log.Warn("something of a group that left stays behind", zap.Error(err))
 	}
+}
+
+// idleSince is when a group that takes no part left, or when the daemon began without it.
+func (d *Daemon) idleSince(group string) time.Time {
+	if at, ok := d.left.Load(group); ok {
+		return at.(time.Time)
+	}
+	return d.started
+}
+
+// whyGone says why a group takes no part any more.
+func whyGone(cfg *config.Config, group string) string {
+	if cfg.Idle || cfg.Has(group) {
+		return whyIdle(cfg)
+	}
+	return errLeave.Error()
+}
+
+// whyIdle says why groups of a configuration take no part.
+func whyIdle(cfg *config.Config) string {
+	if cfg.Idle {
+		return "net.inet.carp.allow is 0"
+	}
+	return "administratively down"
 }
 
 // forgetRole takes a group out of what the peers are told.
@@ -434,7 +462,7 @@ func (d *Daemon) setLevel(cfg *config.Config) {
 // has it.
 func (d *Daemon) withIdle(groups []GroupStatus, cfg *config.Config) []GroupStatus {
 	idle := func(g GroupStatus, reason string) {
-		g.State, g.Reason, g.Since = "INIT", reason, d.started
+		g.State, g.Reason, g.Since = "INIT", reason, d.idleSince(g.Name)
 		g.Demotions, g.MastersSeen = map[string]int{}, []string{}
 		g.Drops, g.Packets, g.Alarms = map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
 		g.Waits, g.Masters, g.Pulses = []string{}, []MasterStatus{}, []PulseStatus{}
@@ -445,13 +473,9 @@ func (d *Daemon) withIdle(groups []GroupStatus, cfg *config.Config) []GroupStatu
 			if slices.ContainsFunc(groups, func(s GroupStatus) bool { return s.Name == g.Name }) {
 				continue
 			}
-			reason := "administratively down"
-			if cfg.Idle {
-				reason = "net.inet.carp.allow is 0"
-			}
 			s := GroupStatus{Name: g.Name, Down: g.Down}
 			s.describe(g, d.carpdevs.Named(g.Carpdev))
-			idle(s, reason)
+			idle(s, whyIdle(cfg))
 		}
 	}
 	for _, draft := range cfg.Drafts {

@@ -60,7 +60,9 @@ type Daemon struct {
 	// place, and those whose place was taken in this change, which hold what it takes
 	// to go back.
 	suspended map[string]*member
-	former    []*member
+
+	left   stdsync.Map // by group that takes no part any more: the time since when
+	former []*member
 
 	lock     io.Closer // of the run-dir
 	state    *stateDir

@@ -224,6 +224,8 @@ func (d *Daemon) interfaceGroup(l *bsd.Line, req LineRequest) (LineReply, error)
 	switch {
 	case l.Class != "carp":
 		return LineReply{}, refuse(l.At, "write -g carp, which are all groups", "no interface group %q", l.Class)
+	case l.Queries() && !req.Save:
+		return LineReply{Is: strconv.Itoa(d.operatorDemotion())}, nil
 	case !ok:
 		return LineReply{}, refuse(l.At, "write -g carp carpdemote 50, or -carpdemote 50", "nothing that an interface group can do")
 	}
