@@ -109,7 +109,7 @@ func TestTheLinesOfTheTutorialsWork(t *testing.T) {
 	if g := n.group("carp1"); g.State != "INIT" || !g.Down || g.Reason != "administratively down" || g.Since.Before(since) {
 		t.Errorf("down since %v, but %+v", since, g)
 	}
-	if out, err := n.xcarp("log", "carp1"); err != nil || !strings.Contains(out, `leaving: group=carp1 why="administratively down"`) {
+	if out, err := n.xcarp("log", "carp1"); err != nil || !strings.Contains(out, `leaving: group=carp1 reason="administratively down"`) {
 		t.Errorf("log: %v\n%s", err, out)
 	}
 	if out := n.line(t, "ifconfig carp1"); !strings.Contains(out, "flags=8802<BROADCAST,SIMPLEX,MULTICAST>") || !strings.Contains(out, "carp: INIT carpdev lan0 vhid 1") {

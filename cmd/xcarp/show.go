@@ -132,7 +132,7 @@ func watching(p *daemon.PulseStatus) string {
 		s += "; SILENT on the sync device"
 	}
 	if p.Wrong > 0 {
-		s += fmt.Sprintf("; taken for dead by mistake: %d", p.Wrong)
+		s += fmt.Sprintf("; replaced by mistake: %d", p.Wrong)
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package carp
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -39,9 +40,9 @@ func (d Detect) back() Detect {
 
 const (
 	// hungAfter is how old the last sign of life of a daemon may be: it gives one
-	// every 100 ms. After errors it may be twice as old, hungSteps times: see revived.
+	// every 100 ms. hungBusy is that after two errors: see revived.
 	hungAfter = 300 * time.Millisecond
-	hungSteps = 2
+	hungBusy  = 600 * time.Millisecond
 
 	// hurryTime is for how long evidence of another kind makes us ask as fast as
 	// we can.
@@ -265,11 +266,12 @@ func (w *Watch) Pace(now time.Time) time.Duration {
 	return max(pace, w.slowed)
 }
 
-// Claimed tells that this node claims from the peer because Judge called it hung.
+// Claimed tells that the peer has acknowledged a claim, made because Judge called it
+// hung.
 func (w *Watch) Claimed(now time.Time) { w.claimed = now }
 
 // revived looks whether a daemon that was claimed from hung for a moment only: then it
-// was busy. After two such errors its signs of life may be twice as old.
+// was busy. After two such errors its signs of life may be older.
 func (w *Watch) revived(a *Answer, at time.Time) {
 	switch {
 	case w.claimed.IsZero():
@@ -277,14 +279,22 @@ func (w *Watch) revived(a *Answer, at time.Time) {
 		w.claimed = time.Time{}
 	case a.Age <= hungAfter && at.After(w.claimed):
 		w.claimed = time.Time{}
-		w.hasty = append(w.hasty, at)
+		w.hasty = append(slices.DeleteFunc(w.hasty, func(t time.Time) bool { return at.Sub(t) > regretMemory }), at)
 	}
 }
 
-// hungLimit is how old the sign of life of the peer's daemon may be.
-func (w *Watch) hungLimit() time.Duration {
-	return hungAfter << min(len(w.hasty)/2, hungSteps)
+// hung reports whether the peer's daemon has given no sign of life for too long. One that
+// is known to be busy is waited for, but not until its lease is over: then it is too late
+// to claim.
+func (w *Watch) hung() bool {
+	if len(w.hasty) >= 2 && w.last.Lease > hungBusy {
+		return w.last.Age > hungBusy
+	}
+	return w.last.Age > hungAfter
 }
+
+// Heard returns when the peer last answered on a path, whatever about.
+func (w *Watch) Heard(p Path) time.Time { return w.path[p].heard }
 
 // TookOver tells that this node took over because of what the Watch said.
 func (w *Watch) TookOver(now time.Time) { w.tookOver = now }
@@ -384,7 +394,7 @@ func (w *Watch) Judge(now time.Time) Finding {
 	case !silentHere:
 		f.Silence = Lives
 		f.Deaf = silentThere && !there.heard.IsZero()
-		if f.Master && w.last.Age > w.hungLimit() {
+		if f.Master && w.hung() {
 			f.Silence = Hung
 		}
 	case there.heard.IsZero() && !there.down:

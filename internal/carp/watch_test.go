@@ -296,14 +296,13 @@ func TestReflections(t *testing.T) {
 	}
 }
 
-// TestWatchUnheard is what makes two nodes find out who is cut off, long before a verdict.
 // TestWatchBearsWithABusyDaemon: two claims from a daemon that goes on at once are two
-// too many; one that stays away is claimed from as ever.
+// too many; one that stays away is claimed from as ever, and so is one whose lease ends.
 func TestWatchBearsWithABusyDaemon(t *testing.T) {
 	w := watch(DetectDefault)
-	claim := func(age, away time.Duration) {
+	claim := func(age, away, lease time.Duration) {
 		t.Helper()
-		w.answer = Answer{State: Master, Age: age}
+		w.answer = Answer{State: Master, Age: age, Lease: lease}
 		if _, ok := w.run(time.Second, Hung); !ok {
 			t.Fatalf("with a sign of life %v ago the verdict is %v", age, w.last.Silence)
 		}
@@ -313,34 +312,31 @@ func TestWatchBearsWithABusyDaemon(t *testing.T) {
 		w.answer = Answer{State: Backup}
 		w.run(100*time.Millisecond, Gone)
 	}
-	bears := func(age time.Duration) {
-		t.Helper()
-		w.answer = Answer{State: Master, Age: age}
-		w.must(t, time.Second, Hung)
-		if w.last.Silence != Lives {
-			t.Errorf("with a sign of life %v ago the verdict is %v", age, w.last.Silence)
-		}
-	}
+	const soon, lease = 50 * time.Millisecond, 2 * time.Second
 	w.run(100*time.Millisecond, Gone)
-	claim(301*time.Millisecond, regretTime)
-	claim(301*time.Millisecond, regretTime)
-	claim(301*time.Millisecond, 50*time.Millisecond)
-	claim(301*time.Millisecond, 50*time.Millisecond)
-	bears(600 * time.Millisecond)
-	claim(601*time.Millisecond, 50*time.Millisecond)
-	claim(601*time.Millisecond, 50*time.Millisecond)
-	bears(1200 * time.Millisecond)
-	for range 4 {
-		claim(1201*time.Millisecond, 50*time.Millisecond)
+	claim(301*time.Millisecond, regretTime, lease)
+	claim(301*time.Millisecond, regretTime, lease)
+	claim(301*time.Millisecond, soon, lease)
+	claim(301*time.Millisecond, soon, lease)
+	w.answer = Answer{State: Master, Age: 600 * time.Millisecond, Lease: lease}
+	w.must(t, time.Second, Hung)
+	if w.last.Silence != Lives {
+		t.Errorf("with a sign of life 600 ms ago the verdict is %v", w.last.Silence)
 	}
-	if w.Regrets() != 8 {
-		t.Errorf("%d regrets, want 8", w.Regrets())
+	claim(601*time.Millisecond, soon, lease)
+	claim(301*time.Millisecond, soon, 600*time.Millisecond)
+	if w.Regrets() != 4 {
+		t.Errorf("%d regrets, want 4", w.Regrets())
 	}
 	w.answer = Answer{State: Master}
 	w.must(t, regretMemory, Hung)
-	claim(301*time.Millisecond, 50*time.Millisecond)
+	if w.Regrets() != 0 {
+		t.Errorf("%d regrets after a while without", w.Regrets())
+	}
+	claim(301*time.Millisecond, soon, lease)
 }
 
+// TestWatchUnheard is what makes two nodes find out who is cut off, long before a verdict.
 func TestWatchUnheard(t *testing.T) {
 	w := watch(DetectDefault)
 	for end := w.now.Add(100 * time.Millisecond); w.now.Before(end); {

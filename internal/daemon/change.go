@@ -67,6 +67,9 @@ func (d *Daemon) join(m, old *member) {
 	next := append(slices.DeleteFunc(slices.Clone(d.members()), func(o *member) bool { return o == old }), m)
 	slices.SortFunc(next, func(a, b *member) int { return strings.Compare(a.cfg.Name, b.cfg.Name) })
 	d.taking.Store(&next)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.left, m.cfg.Name)
 }
 
 // part takes a member out.
@@ -122,8 +125,10 @@ var errLeave = errors.New("taken out of the configuration")
 func (d *Daemon) leave(gone []*member) {
 	cfg := d.now.Load()
 	for _, m := range gone {
-		d.left.Store(m.cfg.Name, time.Now())
-		d.log.Info("leaving", zap.String("group", m.cfg.Name), zap.String("why", whyGone(cfg, m.cfg.Name)))
+		d.mu.Lock()
+		d.left[m.cfg.Name] = time.Now()
+		d.mu.Unlock()
+		d.log.Info("leaving", zap.String("group", m.cfg.Name), zap.String("reason", whyGone(cfg, m.cfg.Name)))
 		m.end(errLeave)
 	}
 	// The fence of addresses that several vhids share is that of one of them, and
@@ -151,8 +156,10 @@ func (d *Daemon) leave(gone []*member) {
 
 // idleSince is when a group that takes no part left, or when the daemon began without it.
 func (d *Daemon) idleSince(group string) time.Time {
-	if at, ok := d.left.Load(group); ok {
-		return at.(time.Time)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at, ok := d.left[group]; ok {
+		return at
 	}
 	return d.started
 }

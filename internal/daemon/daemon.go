@@ -60,9 +60,7 @@ type Daemon struct {
 	// place, and those whose place was taken in this change, which hold what it takes
 	// to go back.
 	suspended map[string]*member
-
-	left   stdsync.Map // by group that takes no part any more: the time since when
-	former []*member
+	former    []*member
 
 	lock     io.Closer // of the run-dir
 	state    *stateDir
@@ -92,6 +90,7 @@ type Daemon struct {
 
 	mu        stdsync.Mutex
 	roles     map[string]sync.GroupRole
+	left      map[string]time.Time // by group that takes no part any more: since when
 	marksTurn int
 	keyIDs    []string // of the keys in use, the signing one first
 	keys      []config.Key
@@ -106,6 +105,7 @@ func New(cfg *config.Config, paths Paths, log *zap.Logger) (*Daemon, error) {
 		log:      log,
 		started:  time.Now(),
 		roles:    map[string]sync.GroupRole{},
+		left:     map[string]time.Time{},
 		keyIDs:   keyIDs(cfg.Keys),
 		keys:     cfg.Keys,
 		suspects: make(chan suspicious, 16),

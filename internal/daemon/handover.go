@@ -180,7 +180,7 @@ func (p *pulses) heir(m *member, to string) *watched {
 	}
 	for _, w := range p.thread.plan.Load().watched {
 		if w.member == m && (to == "" || w.peer == to) && carp.Silence(w.silence.Load()) == carp.Lives &&
-			carp.State(w.state.Load()) != carp.Init { // MASTER: it was, when it was last asked
+			w.state() != carp.Init { // MASTER: it was, when it was last asked
 			return w
 		}
 	}
@@ -198,7 +198,7 @@ func (p *pulses) Status(m *member) []PulseStatus {
 			continue
 		}
 		all = append(all, PulseStatus{
-			Peer: w.peer, Says: carp.Silence(w.silence.Load()).String(), State: carp.State(w.state.Load()).String(),
+			Peer: w.peer, Says: carp.Silence(w.silence.Load()).String(), State: w.state().String(),
 			Sync: !w.deaf.Load(), LimitMS: float64(w.limit.Load()) / 1e6, RTTMS: float64(w.slowest.Load()) / 1e6,
 			SlowedMS: float64(w.slowed.Load()) / 1e6, Wrong: int(w.regrets.Load()),
 		})

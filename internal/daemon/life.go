@@ -28,22 +28,26 @@ func (m *member) stamp(now time.Time) {
 	m.woke.Do(func() { close(m.awake) })
 }
 
-// showLife gives the dataplane a sign of life.
+// showLife gives the dataplane a sign of life. It waits for nobody: the sender thread
+// calls it, too.
 func (m *member) showLife(now time.Time) {
-	m.life.Lock()
-	defer m.life.Unlock()
-	if !m.ahead {
+	if m.ahead.Load() == nil {
 		m.dev.port.Stamp(m.cfg.VHID, now)
+	}
+	if at := m.ahead.Load(); at != nil { // since just now, perhaps
+		m.dev.port.Stamp(m.cfg.VHID, *at)
 	}
 }
 
 // stampAhead gives it one of the time after a restart, which stays, or takes that back.
 func (m *member) stampAhead(on bool) {
-	m.life.Lock()
-	defer m.life.Unlock()
-	if m.ahead = on; on {
-		m.dev.port.Stamp(m.cfg.VHID, group.BootClock().Add(restartGrace))
+	if !on {
+		m.ahead.Store(nil)
+		return
 	}
+	at := group.BootClock().Add(restartGrace)
+	m.ahead.Store(&at)
+	m.showLife(at)
 }
 
 // sustain gives the dataplane a sign of life of a daemon that is starved: its real-time
@@ -60,10 +64,10 @@ func (m *member) sustained(now time.Time) bool {
 	return alive != 0 && carp.SinceBoot(now)-time.Duration(alive) < electionHung
 }
 
-// late reports whether the election's own sign of life is overdue.
+// late reports whether the election's own sign of life is overdue, though it does not
+// hang.
 func (m *member) late(now time.Time) bool {
-	alive := m.alive.Load()
-	return alive != 0 && carp.SinceBoot(now)-time.Duration(alive) > electionLate
+	return m.sustained(now) && carp.SinceBoot(now)-time.Duration(m.alive.Load()) > electionLate
 }
 
 // sustain speaks for the elections, which have no real-time priority.

@@ -40,7 +40,7 @@ type LineReply struct {
 	Hash    string   `json:"config_hash"`   // of the configuration that runs then
 	Restart bool     `json:"restart"`       // the daemon starts over in place to follow
 	Was     string   `json:"was,omitempty"` // of a sysctl: the value before
-	Is      string   `json:"is,omitempty"`  // and now
+	Is      string   `json:"is,omitempty"`  // and now; of -g alone the demotion
 }
 
 // refuse makes a Problem at a word.

@@ -37,8 +37,7 @@ type member struct {
 	state     atomic.Int32                     // the carp.State that it was last known to be in
 	alive     atomic.Int64                     // when the election loop last gave a sign of life, ns since boot
 	siblings  atomic.Pointer[[]*member]        // of the same bundle, without this one
-	life      stdsync.Mutex                    // of ahead, and of the dataplane's stamp
-	ahead     bool                             // that is of the time after a restart
+	ahead     atomic.Pointer[time.Time]        // the dataplane's stamp is of the time after a restart
 	claimedAt atomic.Int64                     // when a peer last claimed the group from us, ns since boot
 	first     atomic.Pointer[group.Transition] // that made us master, until a frame has come
 

@@ -190,23 +190,31 @@ func (p *pulses) Changed() {
 	}
 }
 
-// vouchFor is how old an answer may be that says where a peer stands. A master asks
-// every 150 ms, in a flood every 600 ms.
+// vouchFor is how old the newest answer on a carpdev may be, whichever group it is
+// about, for the peer to be reached. A master asks every 150 ms, in a flood every 600 ms.
 const vouchFor = 3 * time.Second
 
-// Backs reports whether the dataplane of a peer has lately said that it is MASTER of
-// none of the groups that this node is MASTER of.
+// Backs reports whether a peer is reached by pulses on the carpdevs of all groups that
+// this node is MASTER of, and has last said of none of them that it is MASTER, or has
+// been in a later term.
 func (p *pulses) Backs(peer string) bool {
 	if p == nil {
 		return false
 	}
 	since := int64(carp.SinceBoot(group.BootClock().Add(-vouchFor)))
+	plan := p.thread.plan.Load()
 	some := false
-	for _, w := range p.thread.plan.Load().watched {
-		if w.peer != peer || carp.State(w.member.state.Load()) != carp.Master {
+	for _, m := range p.d.members() {
+		state, term := m.group.Stands()
+		if state != carp.Master {
 			continue
 		}
-		if w.answered.Load() < since || carp.State(w.state.Load()) == carp.Master {
+		backs := slices.ContainsFunc(plan.watched, func(w *watched) bool {
+			said := w.said.Load()
+			return w.member == m && w.peer == peer && w.heard.Load() >= since &&
+				said != nil && said.state != carp.Master && said.term <= term
+		})
+		if !backs {
 			return false
 		}
 		some = true
@@ -447,9 +455,9 @@ func (p *pulses) plan() {
 			key := watchKey{m.cfg.Name, name}
 			w := p.watched[key]
 			if w == nil || w.watch.Configured() != detects[m.cfg.Detect] {
-				w = &watched{watch: carp.NewWatch(detects[m.cfg.Detect])}
+				w = &watched{watch: carp.NewWatch(detects[m.cfg.Detect]), shown: new(shown)}
 			}
-			w = &watched{member: m, peer: name, watch: w.watch} // the thread has the old one
+			w = &watched{member: m, peer: name, watch: w.watch, shown: w.shown} // the thread has the old one
 			keep[key] = w
 			next.watched = append(next.watched, w)
 			dev := pulseDev{name: m.dev.name, index: m.dev.ifindex, mac: hardwareAddr(m.dev.port.HardwareAddr())}

@@ -194,6 +194,11 @@ func (t *pulseThread) run(p *pulsePlan, m *member, c *claimRun, now time.Time) (
 		m.group.Do(func(m *carp.Machine, now time.Time) carp.Effects { return m.Bid(now, c.term) })
 	}
 	if asked > 0 && acked == asked {
+		for _, w := range p.watched {
+			if w.member == m && w.hung {
+				w.watch.Claimed(now)
+			}
+		}
 		return func(m *carp.Machine, now time.Time) carp.Effects { return m.Acked(now, c.term) }, true
 	}
 	return verb, verb != nil

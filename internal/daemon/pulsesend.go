@@ -80,18 +80,17 @@ func (c *sendCost) usual() (mean, longest time.Duration) {
 
 // pace is how long to wait between the asks on each of some lines; 0: as you like. It
 // moves the daemon to another CPU if that may help, and back if its ordinary threads
-// starve.
+// starve there.
 func (c *sendCost) pace(now time.Time, lines int, starved bool) time.Duration {
 	if c.off {
 		return 0
 	}
 	since := now.Sub(c.left)
 	switch {
-	case c.away && (starved || !c.slow && (since > leaveFor || since > leaveBack && c.cpus.Back())):
+	case c.away && (starved && since > electionLate || !c.slow && (since > leaveFor || since > leaveBack && c.cpus.Back())):
 		c.away, c.left = c.cpus.Return() != nil, now
 	case c.slow && since > leaveEvery:
-		_ = c.cpus.Leave() // there may be no other: it sends less
-		c.away, c.left = true, now
+		c.away, c.left = c.cpus.Leave() == nil || c.away, now // there may be no other: it sends less
 	}
 	c.slow = false
 	usual, longest := c.usual()
@@ -105,10 +104,10 @@ func (c *sendCost) pace(now time.Time, lines int, starved bool) time.Duration {
 type cpus struct {
 	may    unix.CPUSet
 	unread error
+	left   int // the CPU that was left last: the sender thread's own
 
 	mu   sync.Mutex
 	kept bool
-	left int // the CPU that was left last
 }
 
 func newCPUs() *cpus {
@@ -133,16 +132,16 @@ func (c *cpus) Leave() error {
 	if others.Clear(cpu); others.Count() == 0 {
 		return errors.New("there is no other CPU")
 	}
-	c.mu.Lock()
+	if !c.mu.TryLock() { // nor does the caller wait for one who may have to
+		return errors.New("the CPUs are being changed")
+	}
 	defer c.mu.Unlock()
 	if c.kept {
 		return errors.New("the process stays where it is")
 	}
 	c.left = cpu
-	if err := use(&others); err != nil {
-		return err
-	}
-	return c.free()
+	err = use(&others, unix.Gettid())
+	return errors.Join(err, unix.SchedSetaffinity(0, &others), unix.SchedSetaffinity(0, &c.may))
 }
 
 // onCPU is the CPU that the caller is on.
@@ -154,21 +153,10 @@ func onCPU() (int, error) {
 	return int(cpu), nil
 }
 
-// Back reports whether the caller is on the CPU that was left last: the kernel has moved
-// it there.
+// Back reports whether the caller, who left a CPU, is on it: the kernel has moved it there.
 func (c *cpus) Back() bool {
 	cpu, err := onCPU()
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return err == nil && cpu == c.left
-}
-
-// free lets the caller use all.
-func (c *cpus) free() error {
-	if err := unix.SchedSetaffinity(0, &c.may); err != nil {
-		return fmt.Errorf("change the affinity: %w", err)
-	}
-	return nil
 }
 
 // Return lets all threads use all again.
@@ -176,7 +164,7 @@ func (c *cpus) Return() error {
 	if c.unread != nil {
 		return c.unread
 	}
-	return use(&c.may)
+	return use(&c.may, 0)
 }
 
 // Keep is Return, and no Leave follows until it is called with false.
@@ -189,23 +177,20 @@ func (c *cpus) Keep(on bool) error {
 	return c.Return()
 }
 
-// use lets all threads of the process use some CPUs alone: each does work for the
-// kernel where it runs. One that is made meanwhile has the CPUs of its maker, so all are
-// listed twice.
-func use(cpus *unix.CPUSet) error {
+// use lets all threads of the process but one use some CPUs alone: each does work for
+// the kernel where it runs. One that is made meanwhile has the CPUs of its maker, so all
+// are listed twice.
+func use(cpus *unix.CPUSet, but int) error {
 	for range 2 {
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
 			return fmt.Errorf("list the threads: %w", err)
 		}
 		for _, t := range threads {
-			if tid, err := strconv.Atoi(t.Name()); err == nil {
+			if tid, err := strconv.Atoi(t.Name()); err == nil && tid != but {
 				_ = unix.SchedSetaffinity(tid, cpus) // it may have ended
 			}
 		}
-	}
-	if err := unix.SchedSetaffinity(0, cpus); err != nil {
-		return fmt.Errorf("change the affinity: %w", err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"runtime"
 	"slices"
 	"testing"
@@ -15,9 +16,10 @@ import (
 type fakeCPUs struct {
 	left, returned int
 	back           bool
+	only           error // there is one CPU only
 }
 
-func (f *fakeCPUs) Leave() error  { f.left++; return nil }
+func (f *fakeCPUs) Leave() error  { f.left++; return f.only }
 func (f *fakeCPUs) Return() error { f.returned++; return nil }
 func (f *fakeCPUs) Back() bool    { return f.back }
 
@@ -60,6 +62,8 @@ func TestSlowSendsMoveAndSlowDown(t *testing.T) {
 	now = now.Add(leaveEvery)
 	check("again", sends(slower), 0, 4, 1)
 	starved = true
+	check("they starved before, too", sends(quick), 0, 4, 1)
+	now = now.Add(electionLate)
 	check("it has followed, and the others starve", sends(quick), 0, 4, 2)
 	check("they starve where they may use all", sends(quick), 0, 4, 2)
 	starved = false
@@ -69,9 +73,13 @@ func TestSlowSendsMoveAndSlowDown(t *testing.T) {
 	check("the kernel moves the thread back", sends(eight(quick)...), 0, 5, 2)
 	now = now.Add(leaveBack)
 	check("where it is quiet now", sends(quick), 0, 5, 3)
-	f.back = false
+	f.back, f.only = false, errors.New("one CPU")
+	now = now.Add(leaveEvery)
+	check("nowhere to go", sends(slower), 0, 6, 3)
+	now, starved = now.Add(electionLate), true
+	check("nowhere to come back from", sends(quick), 0, 6, 3)
 	c.off = true
-	check("no real-time thread", sends(eight(slower)...), 0, 5, 3)
+	check("no real-time thread", sends(eight(slower)...), 0, 6, 3)
 }
 
 func TestAllThreadsLeaveACPU(t *testing.T) {
@@ -138,11 +146,22 @@ func TestAStarvedElectionIsSustained(t *testing.T) {
 	for _, tt := range []struct {
 		alive time.Duration // before now
 		want  bool
-	}{{0, true}, {900 * time.Millisecond, true}, {1100 * time.Millisecond, false}, {time.Hour, false}} {
+		late  bool // so that it may use all CPUs
+	}{
+		{0, true, false},
+		{livenessEvery, true, false},
+		{electionLate + time.Millisecond, true, true},
+		{900 * time.Millisecond, true, true},
+		{1100 * time.Millisecond, false, false},
+		{time.Hour, false, false},
+	} {
 		var m member
 		m.alive.Store(int64(time.Hour - tt.alive))
 		if got := m.sustained(now); got != tt.want {
 			t.Errorf("alive %v before: %v, want %v", tt.alive, got, tt.want)
+		}
+		if got := m.late(now); got != tt.late {
+			t.Errorf("alive %v before: late %v, want %v", tt.alive, got, tt.late)
 		}
 	}
 }

@@ -94,17 +94,36 @@ type watched struct {
 	behind  time.Time // since when the peer, as last heard, is master of an earlier term
 	fenced  uint64    // the first nonce of the claims for that; 0: none, or acknowledged
 	vouch   uint64    // the newest term of which the peer has said that it is MASTER
+	hung    bool      // the group was told to claim from a daemon that hangs
 
-	// What others read.
+	*shown // by the thread, to others
+}
+
+// shown is what others read of a group of a peer.
+type shown struct {
 	silence  atomic.Uint32
-	state    atomic.Uint32 // the peer's, as last answered
-	answered atomic.Int64  // when
+	said     atomic.Pointer[standing] // of itself; nil: nothing yet
+	heard    atomic.Int64             // when the peer last answered on the carpdev, boot time
 	demotion atomic.Uint32
 	limit    atomic.Int64
 	slowest  atomic.Int64
 	slowed   atomic.Int64
 	regrets  atomic.Int64
 	deaf     atomic.Bool
+}
+
+// standing is where a peer's group stands, as last answered.
+type standing struct {
+	state carp.State
+	term  uint64
+}
+
+// state is where the peer's group last said that it is.
+func (s *shown) state() carp.State {
+	if said := s.said.Load(); said != nil {
+		return said.state
+	}
+	return carp.Init
 }
 
 // pulseThread is the one thread that asks, looks and acts: nothing that it does waits
@@ -472,6 +491,7 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 	for _, w := range peer.watched {
 		f := w.last
 		doubt := f.Silence == carp.CutOff || f.Silence == carp.Doubt
+		w.hung = w.hung && f.Silence == carp.Hung
 		if !f.Master || f.Silence == carp.Unwatched || f.Stale {
 			continue
 		}
@@ -498,7 +518,7 @@ func (t *pulseThread) judged(peer *planPeer, now time.Time) {
 		case f.Silence == carp.Hung:
 			reason := fmt.Sprintf("the master's daemon has given no sign of life for %v", answer.Age)
 			verb = func(m *carp.Machine, now time.Time) carp.Effects { return m.Claim(now, reason) }
-			w.watch.Claimed(now)
+			w.hung = true
 		case doubt:
 			verb = (*carp.Machine).CutOff
 		}
@@ -573,8 +593,12 @@ func (t *pulseThread) handedOver(p *pulsePlan, now time.Time) {
 func (w *watched) show() {
 	w.silence.Store(uint32(w.last.Silence))
 	answer, at := w.watch.Last()
-	w.state.Store(uint32(answer.State))
-	w.answered.Store(int64(carp.SinceBoot(at)))
+	if s := w.said.Load(); !at.IsZero() && (s == nil || s.state != answer.State || s.term != answer.Term) {
+		w.said.Store(&standing{answer.State, answer.Term})
+	}
+	if at := w.watch.Heard(carp.PathCarpdev); !at.IsZero() {
+		w.heard.Store(int64(carp.SinceBoot(at)))
+	}
 	w.demotion.Store(uint32(answer.Demotion))
 	w.deaf.Store(w.last.Deaf)
 	w.limit.Store(int64(w.last.Limit))

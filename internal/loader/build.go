@@ -3,12 +3,15 @@ package loader
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
 )
 
 // build is what tells the programs of this version from those of another one.
@@ -28,12 +31,12 @@ func (p *Port) signature() (s [2]uint32, light bool, err error) {
 	for _, l := range p.links {
 		info, err := l.Info()
 		if err != nil {
-			return s, false, err
+			return s, false, fmt.Errorf("read a link: %w", err)
 		}
 		ids = append(ids, uint32(info.Program))
 		name, err := programName(info.Program)
 		if err != nil {
-			return s, false, err
+			return s, false, fmt.Errorf("read program %d: %w", info.Program, err)
 		}
 		light = light || strings.HasPrefix(name, xdpProgCarpXdpLight)
 	}
@@ -43,7 +46,7 @@ func (p *Port) signature() (s [2]uint32, light bool, err error) {
 		}
 		filters, err := p.nl.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: p.index}}, hook.parent)
 		if err != nil {
-			return s, false, err
+			return s, false, fmt.Errorf("list the %s filters: %w", hook.pin, err)
 		}
 		for _, f := range filters {
 			if isOurs(f) {
@@ -74,30 +77,35 @@ func programName(id ebpf.ProgramID) (string, error) {
 	return info.Name, nil
 }
 
-// signPrograms notes that this build attached what is attached.
-func (p *Port) signPrograms() error {
+// signPrograms notes that this build attached what is attached. If that fails the next
+// process replaces it, which costs that one a moment.
+func (p *Port) signPrograms() {
 	s, _, err := p.signature()
-	if err != nil {
-		return err
+	if err = errors.Join(err, p.maps.updatePort(func(port *xdpPort) { port.Programs = s })); err != nil {
+		p.log.Warn("the programs are not signed: a restart will load them again", zap.Error(err))
 	}
-	return p.maps.updatePort(func(port *xdpPort) { port.Programs = s })
 }
 
-// ofThisBuild reports whether the programs that were adopted are what this build would
-// attach, and learns from them what it would from attaching.
-func (p *Port) ofThisBuild() (bool, error) {
+// ofThisBuild reports whether the programs that were adopted are known to be what this
+// build would attach, and learns from them what it would from attaching.
+func (p *Port) ofThisBuild() bool {
 	port, err := readPort(p.dir)
 	if err != nil {
-		return false, err
+		return false
 	}
 	s, light, err := p.signature()
 	if err != nil || s != port.Programs {
-		return false, err
+		return false
 	}
 	p.shield = Verify
 	if light {
-		p.shield = Limit
-		p.log.Warn("this kernel refuses to check digests in XDP: adverts are limited in number only")
+		p.limited(nil)
 	}
-	return true, nil
+	return true
+}
+
+// limited notes that the programs do not verify, and says so.
+func (p *Port) limited(why error) {
+	p.shield = Limit
+	p.log.Warn("this kernel refuses to check digests in XDP: adverts are limited in number only", zap.Error(why))
 }

@@ -1,8 +1,13 @@
 package loader
 
 import (
+	"errors"
+	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 )
 
@@ -60,22 +65,53 @@ func testRenew(t *testing.T, o Options) {
 	if got := program(); got != first {
 		t.Errorf("Renew replaced program %d again, by %d", first, got)
 	}
-	// Another version, which knows nothing of signatures, puts its own program there.
-	var other xdpObjects
-	if err := loadXdpObjects(&other, nil); err != nil {
-		t.Fatal(err)
+	// Another version, which knows nothing of signatures, replaces one of the programs.
+	var other struct {
+		xdp     xdpObjects
+		egress  egressObjects
+		ingress ingressObjects
 	}
-	defer other.Close()
-	for _, l := range p.links {
-		if info, err := l.Info(); err == nil && info.XDP() != nil {
-			if err := l.Update(other.CarpXdp); err != nil {
-				t.Fatal(err)
-			}
+	for _, err := range []error{loadXdpObjects(&other.xdp, nil), loadEgressObjects(&other.egress, nil), loadIngressObjects(&other.ingress, nil)} {
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
-	first = program()
+	defer other.xdp.Close()
+	defer other.egress.Close()
+	defer other.ingress.Close()
+	for _, r := range []struct {
+		pin  string
+		prog *ebpf.Program
+	}{{pinXDP, other.xdp.CarpXdp}, {pinEgress, other.egress.CarpEgress}, {pinIngress, other.ingress.CarpIngress}} {
+		pinned, err := link.LoadPinnedLink(filepath.Join(p.dir, r.pin), nil)
+		if err == nil {
+			err = errors.Join(pinned.Update(r.prog), pinned.Close())
+		} else {
+			at := slices.IndexFunc(hooks, func(h hook) bool { return h.pin == r.pin })
+			l.node.Must(func() error { return p.attachFilter(hooks[at], r.prog) })
+			err = nil
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		first = program()
+		again()
+		if got := program(); got == first {
+			t.Errorf("Renew left program %d, though another version has replaced %s", first, r.pin)
+		}
+	}
+	// On a kernel that refuses what verifies the light one is what this build attaches.
+	pinned, err := link.LoadPinnedLink(filepath.Join(p.dir, pinXDP), nil)
+	if err == nil {
+		err = errors.Join(pinned.Update(other.xdp.CarpXdpLight), pinned.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.node.Must(func() error { p.signPrograms(); return nil })
+	first, shielding = program(), Limit
 	again()
-	if got := program(); got == first {
-		t.Errorf("Renew left program %d, which another version attached", first)
+	if got := program(); got != first {
+		t.Errorf("Renew replaced the light program %d by %d", first, got)
 	}
 }

@@ -99,12 +99,21 @@ func (p *Port) Role(vhid uint8) carp.Role {
 	return role(p.maps.word(vhid).Load(), bootNow())
 }
 
-// Stamp notes that the daemon was alive at the given boot time.
-func (p *Port) Stamp(vhid uint8, now time.Time) {
+// Stamp notes that the daemon was alive at the given boot time. Of two stamps of the
+// past the later one stays, whoever comes first; one of the future, which was for a
+// restart, does not.
+func (p *Port) Stamp(vhid uint8, at time.Time) {
 	p.alive.RLock()
 	defer p.alive.RUnlock()
-	if p.maps != nil {
-		p.maps.stamp(vhid).Store(uint64(carp.SinceBoot(now)))
+	if p.maps == nil {
+		return
+	}
+	stamp, to := p.maps.stamp(vhid), uint64(carp.SinceBoot(at))
+	for {
+		is := stamp.Load()
+		if is > to && is <= uint64(bootNow()) || stamp.CompareAndSwap(is, to) {
+			return
+		}
 	}
 }
 

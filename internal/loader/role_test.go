@@ -74,11 +74,23 @@ func TestRoleNeedsAGroup(t *testing.T) {
 	}
 }
 
+// TestStamp: a thread that was kept waiting with an old time in its hand does not undo
+// what another one has stamped since; the stamp of a restart, which is of the future,
+// does not outlive it.
 func TestStamp(t *testing.T) {
 	r := newRig(t)
-	r.port.Stamp(testVHID, carp.BootTime(12345))
-	if got := r.port.maps.stamp(testVHID).Load(); got != 12345 {
-		t.Errorf("stamp: got %d, want 12345", got)
+	now := bootNow()
+	for _, tt := range []struct{ at, want time.Duration }{
+		{12345, 12345},
+		{now, now},
+		{now - time.Second, now},
+		{now + time.Hour, now + time.Hour},
+		{now, now},
+	} {
+		r.port.Stamp(testVHID, carp.BootTime(tt.at))
+		if got := r.port.maps.stamp(testVHID).Load(); got != uint64(tt.want) {
+			t.Errorf("stamp of %v: got %d, want %d", tt.at, got, tt.want)
+		}
 	}
 }
 

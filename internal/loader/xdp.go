@@ -101,8 +101,7 @@ func (p *Port) eachXDP(do func(*ebpf.Program) error) error {
 		if err == nil {
 			p.shield = Verify
 			if name == xdpProgCarpXdpLight || name == xdpProgCarpXdpLightFrags {
-				p.shield = Limit
-				p.log.Warn("this kernel refuses to check digests in XDP: adverts are limited in number only", zap.Error(errors.Join(errs...)))
+				p.limited(errors.Join(errs...))
 			}
 			return nil
 		}

@@ -88,7 +88,8 @@ func (g *Group) Stands() (carp.State, uint64) {
 func (g *Group) stand() {
 	s := standing{g.machine.State(), g.machine.Term()}
 	if before := g.standing.Load(); before == nil || *before != s {
-		g.standing.Store(&s)
+		next := s // s itself stays off the heap
+		g.standing.Store(&next)
 	}
 }
 
@@ -141,6 +142,9 @@ func (g *Group) decide(verb Verb, pulses Pulses) decision {
 
 // demotedBy lists who demotes us, and by how much.
 func demotedBy(m *carp.Machine) string {
+	if m.Demotion() == 0 {
+		return ""
+	}
 	by := m.DemotedBy()
 	var all []string
 	for _, owner := range slices.Sorted(maps.Keys(by)) {
