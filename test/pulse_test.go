@@ -161,6 +161,30 @@ func TestACutBetweenTheTwoChangesNothing(t *testing.T) {
 	}
 }
 
+// TestASyncLinkThatIsDeafMovesNothing keeps the master from hearing its peer on the sync
+// link, by which the peer still hears it. The master would doubt itself, and be preempted
+// for it, if pulses did not tell it that nobody has taken over.
+func TestASyncLinkThatIsDeafMovesNothing(t *testing.T) {
+	p := watchedPair(t, "")
+	before := [][]string{p.a.log.transitions("lan"), p.b.log.transitions("lan")}
+	p.a.ns.Exec("nft", `table inet deaf { chain in { type filter hook input priority 0; iifname "sync0" udp dport 4112 counter drop; }; }`)
+	nstest.Eventually(t, 10*time.Second, "a's session is lost", func() bool { return strings.Contains(p.a.log.String(), `"session lost"`) })
+	lost := time.Now()
+	nstest.Eventually(t, 20*time.Second, "a while without it", func() bool { // of which 3 s would be too long
+		if d := p.a.group("lan").Demotions["sync"]; d != 0 {
+			t.Fatalf("%v after the session was lost the master asks for a demotion of %d", time.Since(lost), d)
+		}
+		return time.Since(lost) > 6*time.Second
+	})
+	after := [][]string{p.a.log.transitions("lan"), p.b.log.transitions("lan")}
+	if !slices.Equal(before[0], after[0]) || !slices.Equal(before[1], after[1]) {
+		t.Errorf("transitions: %q", after)
+	}
+	p.a.ns.Exec("nft", "delete", "table", "inet", "deaf")
+	p.a.waitInSync(15 * time.Second)
+	p.b.waitInSync(15 * time.Second)
+}
+
 // TestAGroupThatComesBackIsWatchedAgain takes a group out of the backup's file and puts
 // it back: the way on which it was asked is given to the same group once more.
 func TestAGroupThatComesBackIsWatchedAgain(t *testing.T) {
