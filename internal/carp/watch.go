@@ -40,7 +40,7 @@ func (d Detect) back() Detect {
 
 const (
 	// hungAfter is how old the last sign of life of a daemon may be: it gives one
-	// every 100 ms. hungBusy is that after two errors: see revived.
+	// every 50 ms. hungBusy is that after two errors: see revived.
 	hungAfter = 300 * time.Millisecond
 	hungBusy  = 600 * time.Millisecond
 
@@ -155,6 +155,8 @@ type Watch struct {
 
 	last     Answer
 	lastAt   time.Time
+	lastAsk  time.Time     // to which it is the answer
+	slept    time.Time     // until then, last; see Slept
 	verdict  Silence       // while nothing is heard on the carpdev
 	slowed   time.Duration // see Slow
 	tookOver time.Time     // by silence; zero if it is settled who was right
@@ -187,7 +189,7 @@ func (w *Watch) Asked(p Path, now time.Time, sent bool) {
 // when it came. a is nil if it was about another group of the same devices.
 func (w *Watch) Answered(p Path, asked, at time.Time, a *Answer) {
 	if a != nil && at.After(w.lastAt) {
-		w.last, w.lastAt = *a, at
+		w.last, w.lastAt, w.lastAsk = *a, at, asked
 		w.revived(a, at)
 	}
 	if !w.path[p].answered(asked, at) {
@@ -212,6 +214,11 @@ func (w *Watch) Late() {
 		w.path[i].n = 0
 	}
 }
+
+// Slept tells that this node did nothing for a good part of what a daemon may be without
+// a sign of life, until now. What stopped it may have stopped the peer: what that answered
+// to earlier asks does not show that its daemon hangs.
+func (w *Watch) Slept(now time.Time) { w.slept = now }
 
 // Stalled tells that sending something, to whomever, took so long. If that is much of
 // an interval this node is late: what held it up may hold up answers as well.
@@ -287,6 +294,9 @@ func (w *Watch) revived(a *Answer, at time.Time) {
 // is known to be busy is waited for, but not until its lease is over: then it is too late
 // to claim.
 func (w *Watch) hung() bool {
+	if w.lastAsk.Before(w.slept) {
+		return false
+	}
 	if len(w.hasty) >= 2 && w.last.Lease > hungBusy {
 		return w.last.Age > hungBusy
 	}

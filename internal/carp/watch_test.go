@@ -336,6 +336,32 @@ func TestWatchBearsWithABusyDaemon(t *testing.T) {
 	claim(301*time.Millisecond, soon, lease)
 }
 
+// TestWatchThatSleptAsksAgain: what stopped this node may have stopped the daemon of the
+// peer as well, for as long.
+func TestWatchThatSleptAsksAgain(t *testing.T) {
+	w := watch(DetectDefault)
+	w.run(100*time.Millisecond, Gone)
+	w.answer.Age = 301 * time.Millisecond
+	for len(w.due) == 0 || w.due[0].answer.Age == 0 {
+		w.step()
+	}
+	w.now = w.now.Add(200 * time.Millisecond)
+	w.next = w.now.Add(DetectDefault.Interval)
+	w.Late()
+	w.Slept(w.now)
+	asked := w.next
+	w.answer.Age = 0
+	for w.now.Before(asked.Add(w.rtt)) {
+		if f := w.step(); f.Silence == Hung {
+			t.Fatalf("an answer from before is believed: %+v", f)
+		}
+	}
+	w.answer.Age = 301 * time.Millisecond
+	if took, ok := w.run(time.Second, Hung); !ok || took > 3*DetectDefault.Interval {
+		t.Errorf("one that hangs is found out after %v, %v", took, ok)
+	}
+}
+
 // TestWatchUnheard is what makes two nodes find out who is cut off, long before a verdict.
 func TestWatchUnheard(t *testing.T) {
 	w := watch(DetectDefault)

@@ -41,8 +41,15 @@ const (
 	fenceFor  = 15 * time.Second
 	fenceMost = 4
 
+	// overslept is how late the thread may be and still believe that a peer's daemon hangs.
+	overslept = 50 * time.Millisecond
+
 	// realtime is the priority of the sender thread, among those of SCHED_FIFO.
 	realtime = 50
+
+	// spareProcs is how many goroutines may run beyond the usual: this thread when it
+	// wakes up must not wait until ordinary ones, which starve, have let go of theirs.
+	spareProcs = 4
 )
 
 // pulsePlan is whom the thread asks, on which ways. It is replaced as a whole.
@@ -222,12 +229,12 @@ func (t *pulseThread) Take(peer string, groups []string) {
 // priority.
 func (t *pulseThread) Run(ctx context.Context) {
 	runtime.LockOSThread()
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: realtime}
-	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+	if err := preferred(); err != nil {
 		t.log.Info("the sender of pulses runs without real-time priority", zap.Error(err))
 		t.cost.off = true // a send is slow whenever another thread is due
 	}
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // one is this thread's, also while it sleeps
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
+	go t.all.Run(ctx)
 	stop := context.AfterFunc(ctx, t.Wake)
 	defer stop()
 	planned, pace := group.BootClock(), carp.DetectDefault.Interval
@@ -235,9 +242,11 @@ func (t *pulseThread) Run(ctx context.Context) {
 		now := group.BootClock()
 		p := t.plan.Load()
 		t.read(p)
-		if now.Sub(planned) > pace {
+		if late := now.Sub(planned); late > pace {
 			for _, w := range p.watched {
-				w.watch.Late()
+				if w.watch.Late(); late > overslept {
+					w.watch.Slept(now)
+				}
 			}
 		}
 		t.sustain(now)
