@@ -114,16 +114,21 @@ type cpus struct {
 	ask    chan int // the CPU to leave, or everyCPU
 	left   int      // what was asked for last: the sender thread's own
 	sender int      // the thread that asks
+	wake   func()   // wakes it
 
 	mu   sync.Mutex
 	kept bool
 }
 
+// stepTime is what the sender thread gets to take a step on another CPU.
+const stepTime = 10 * time.Millisecond
+
 // everyCPU is asked for to come back.
 const everyCPU = -1
 
-func newCPUs() *cpus {
-	c := cpus{left: everyCPU, ask: make(chan int, 1)}
+// newCPUs is given what wakes the thread that will ask.
+func newCPUs(wake func()) *cpus {
+	c := cpus{left: everyCPU, ask: make(chan int, 1), wake: wake}
 	if err := unix.SchedGetaffinity(0, &c.may); err != nil {
 		c.unread = fmt.Errorf("read the affinity: %w", err)
 	}
@@ -203,11 +208,14 @@ func (c *cpus) leave(cpu int) error {
 	if c.kept && cpu != everyCPU {
 		return errors.New("the process stays where it is")
 	}
-	if cpu != everyCPU {
-		_ = unix.SchedSetaffinity(c.sender, &others)
-		_ = unix.SchedSetaffinity(c.sender, &c.may) // it has been moved by then
+	if cpu == everyCPU {
+		return use(&others)
 	}
-	return use(&others, unix.Gettid(), c.sender)
+	_ = unix.SchedSetaffinity(c.sender, &others)
+	err = use(&others, unix.Gettid(), c.sender)
+	c.wake() // one that sleeps goes where it may with its next step
+	time.Sleep(stepTime)
+	return errors.Join(err, unix.SchedSetaffinity(c.sender, &c.may))
 }
 
 // onCPU is the CPU that the caller is on.

@@ -87,7 +87,7 @@ func TestSlowSendsMoveAndSlowDown(t *testing.T) {
 func TestAllThreadsLeaveACPU(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c := newCPUs()
+	c := newCPUs(func() {})
 	end := make(chan struct{})
 	defer close(end)
 	thread := func() int {
@@ -148,7 +148,7 @@ func TestAllThreadsLeaveACPU(t *testing.T) {
 func TestWhoIsAskedToLeave(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c := newCPUs()
+	c := newCPUs(func() {})
 	if c.may.Count() < 2 {
 		if err := c.Leave(); err == nil {
 			t.Error("the only CPU is to be left")

@@ -173,11 +173,12 @@ func newPulseThread(d *Daemon) (*pulseThread, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	all := newCPUs()
 	t := &pulseThread{
-		all: all, d: d, log: d.log, wake: fd, claims: map[*member]carp.Claim{},
-		cost: sendCost{cpus: all}, sockets: map[int]int{}, running: map[*member]*claimRun{}, follows: map[*member]bool{}, said: map[*member]time.Time{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
+		d: d, log: d.log, wake: fd, claims: map[*member]carp.Claim{},
+		sockets: map[int]int{}, running: map[*member]*claimRun{}, follows: map[*member]bool{}, said: map[*member]time.Time{}, pulsing: map[*member]bool{}, unheard: map[*member]bool{},
 	}
+	t.all = newCPUs(t.Wake)
+	t.cost.cpus = t.all
 	t.plan.Store(&pulsePlan{})
 	return t, nil
 }
