@@ -40,7 +40,7 @@ func (d Detect) back() Detect {
 
 const (
 	// hungAfter is how old the last sign of life of a daemon may be: it gives one
-	// every 50 ms. hungBusy is that after two errors: see revived.
+	// every 100 ms. hungBusy is that after two errors: see revived.
 	hungAfter = 300 * time.Millisecond
 	hungBusy  = 600 * time.Millisecond
 

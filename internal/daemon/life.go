@@ -13,7 +13,7 @@ const electionHung = time.Second
 
 const (
 	// sustainEvery is how often the sender thread speaks for the elections, at least.
-	sustainEvery = 50 * time.Millisecond
+	sustainEvery = 100 * time.Millisecond
 
 	// electionLate is how old the newest sign of life of an election may be: it is
 	// asked for one every livenessEvery.

@@ -49,7 +49,8 @@ const (
 
 	// spareProcs is how many goroutines may run beyond the usual: this thread when it
 	// wakes up must not wait until ordinary ones, which starve, have let go of theirs.
-	spareProcs = 4
+	// More of them, and more frequent signs of life, cost CPU time in a flood.
+	spareProcs = 1
 )
 
 // pulsePlan is whom the thread asks, on which ways. It is replaced as a whole.
