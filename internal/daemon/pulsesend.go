@@ -113,7 +113,7 @@ type cpus struct {
 	unread error
 	ask    chan int // the CPU to leave, or everyCPU
 	left   int      // what was asked for last: the sender thread's own
-	sender int      // the thread that asks
+	sender int      // the thread that asks; set before Run
 	wake   func()   // wakes it
 
 	mu   sync.Mutex
@@ -138,7 +138,7 @@ func newCPUs(wake func()) *cpus {
 // Run does what is asked for until the context ends. Its thread ends with it.
 func (c *cpus) Run(ctx context.Context) {
 	runtime.LockOSThread()
-	preferred() // without it the move comes later
+	_ = preferred() // without it the move comes later
 	for {
 		select {
 		case cpu := <-c.ask:
@@ -165,7 +165,6 @@ func (c *cpus) Leave() error {
 	if _, err := c.others(cpu); err != nil {
 		return err
 	}
-	c.sender = unix.Gettid()
 	return c.want(cpu)
 }
 

@@ -236,6 +236,7 @@ func (t *pulseThread) Run(ctx context.Context) {
 		t.cost.off = true // a send is slow whenever another thread is due
 	}
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
+	t.all.sender = unix.Gettid()
 	go t.all.Run(ctx)
 	stop := context.AfterFunc(ctx, t.Wake)
 	defer stop()
