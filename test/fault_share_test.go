@@ -370,10 +370,20 @@ func TestFault59_IPBalance(t *testing.T) {
 }
 
 // TestFault59_SyncLinkAlone cuts all sync links of three nodes that share the load:
-// each doubts itself, and nothing moves, nor when the links are back.
+// each doubts itself, or none where pulses say that nobody has taken over, and nothing
+// moves, nor when the links are back.
 func TestFault59_SyncLinkAlone(t *testing.T) {
 	t.Parallel()
-	s := newTrio(t, "arp", "sync: {dev: sync0, nodes: {fw-a: 172.30.0.2, fw-b: 172.30.0.3, fw-c: 172.30.0.4}}")
+	for _, detect := range []string{"off", "default"} {
+		t.Run("detect "+detect, func(t *testing.T) {
+			t.Parallel()
+			syncLinkAlone(t, detect)
+		})
+	}
+}
+
+func syncLinkAlone(t *testing.T, detect string) {
+	s := newTrio(t, "arp", "sync: {dev: sync0, nodes: {fw-a: 172.30.0.2, fw-b: 172.30.0.3, fw-c: 172.30.0.4}}", "detect: "+detect)
 	nstest.Eventually(t, 30*time.Second, "all in sync", func() bool {
 		return !slices.ContainsFunc(s.nodes, func(n *node) bool {
 			st := n.status()
@@ -404,7 +414,20 @@ func TestFault59_SyncLinkAlone(t *testing.T) {
 		}
 	}
 	state("0")
-	nstest.Eventually(t, 20*time.Second, "all doubt themselves", doubts(1))
+	if detect == "off" {
+		nstest.Eventually(t, 20*time.Second, "all doubt themselves", doubts(1))
+	} else {
+		nstest.Eventually(t, 20*time.Second, "no sessions", func() bool {
+			return !slices.ContainsFunc(s.nodes, func(n *node) bool { st := n.status(); return st.Sync[0].Up || st.Sync[1].Up })
+		})
+		begin := time.Now()
+		nstest.Eventually(t, 20*time.Second, "a while without", func() bool { // of which 3 s would be too long
+			if !doubts(0)() {
+				t.Fatalf("%v after the last session was lost somebody doubts himself", time.Since(begin))
+			}
+			return time.Since(begin) > 6*time.Second
+		})
+	}
 	state("3")
 	nstest.Eventually(t, 30*time.Second, "nobody doubts himself", doubts(0))
 	for i, n := range s.nodes {

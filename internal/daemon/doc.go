@@ -13,7 +13,7 @@
 //	operator    demotions from the control socket, on disk
 //	hooks       tells programs of changes, in order
 //	pulses      agrees with the peers on keys; its thread (pulsethread.go, pulseclaim.go,
-//	            pulsesend.go) asks them, judges their silence, claims, and moves the
+//	            pulsesend.go, watched.go) asks them, judges their silence, claims, and moves the
 //	            groups at once
 //	life        signs of life, of the elections and of the thread for them
 //	story       tells the peers of changes, for why and log
