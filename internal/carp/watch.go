@@ -40,9 +40,12 @@ func (d Detect) back() Detect {
 
 const (
 	// hungAfter is how old the last sign of life of a daemon may be: it gives one
-	// every 100 ms. hungBusy is that after two errors: see revived.
+	// every 100 ms. hungBusy is that after two errors, see revived, and where a flood
+	// makes sending slow here, or reflection slower than slowReflection.
 	hungAfter = 300 * time.Millisecond
 	hungBusy  = 600 * time.Millisecond
+
+	slowReflection = time.Millisecond
 
 	// hurryTime is for how long evidence of another kind makes us ask as fast as
 	// we can.
@@ -297,7 +300,8 @@ func (w *Watch) hung() bool {
 	if w.lastAsk.Before(w.slept) {
 		return false
 	}
-	if len(w.hasty) >= 2 && w.last.Lease > hungBusy {
+	busy := len(w.hasty) >= 2 || w.Slowed() > 0 || w.Slowest(PathCarpdev) > slowReflection
+	if busy && w.last.Lease > hungBusy {
 		return w.last.Age > hungBusy
 	}
 	return w.last.Age > hungAfter

@@ -336,6 +336,25 @@ func TestWatchBearsWithABusyDaemon(t *testing.T) {
 	claim(301*time.Millisecond, soon, lease)
 }
 
+// TestWatchBearsWithADaemonInAFlood: slow reflection shows that the peer's CPUs are busy,
+// slow sends that ours are.
+func TestWatchBearsWithADaemonInAFlood(t *testing.T) {
+	for name, flood := range map[string]func(*watched){
+		"there": func(w *watched) { w.rtt = 2 * time.Millisecond },
+		"here":  func(w *watched) { w.Slow(20 * time.Millisecond) },
+	} {
+		w := watch(DetectDefault)
+		flood(w)
+		w.run(time.Second, Gone)
+		w.answer = Answer{State: Master, Age: 600 * time.Millisecond, Lease: 2 * time.Second}
+		w.must(t, time.Second, Hung)
+		w.answer.Age++
+		if _, ok := w.run(time.Second, Hung); !ok {
+			t.Errorf("%s: after 600 ms without a sign of life the verdict is %v", name, w.last.Silence)
+		}
+	}
+}
+
 // TestWatchThatSleptAsksAgain: what stopped this node may have stopped the daemon of the
 // peer as well, for as long.
 func TestWatchThatSleptAsksAgain(t *testing.T) {
