@@ -14,7 +14,7 @@ import (
 )
 
 func checkCommand(o *options) *cobra.Command {
-	var file func([]string) (string, bool, error)
+	var path string
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a configuration, and this machine against it",
@@ -24,11 +24,10 @@ func checkCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path, given, err := file(a)
+			src, err := configSource(cmd, path, a)
 			if err != nil {
 				return err
 			}
-			src := config.Source{Path: path, Optional: !given}
 			cfg, problems := examineSaved(src, o.paths)
 			if err := o.paths.Check(); err != nil {
 				problems = append(problems, config.Problems(err)...)
@@ -41,14 +40,15 @@ func checkCommand(o *options) *cobra.Command {
 			if !ok {
 				return errSilent
 			}
-			if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-				path += " (no such file, which is as good as an empty one)"
+			name := src.Path
+			if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+				name += " (no such file, which is as good as an empty one)"
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: node %s, groups: %d, config %s\n", path, cfg.Node, len(cfg.Groups), cfg.Hash)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: node %s, groups: %d, config %s\n", name, cfg.Node, len(cfg.Groups), cfg.Hash)
 			return err
 		},
 	}
-	file = fileArg(cmd)
+	configFlag(cmd, &path, "the same as FILE")
 	o.outputFlag(cmd)
 	return cmd
 }

@@ -11,13 +11,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/doctor"
 )
 
 func doctorCommand(o *options) *cobra.Command {
 	var listen time.Duration
-	var file func([]string) (string, bool, error)
+	var path string
 	cmd := &cobra.Command{
 		Use:   "doctor [FILE]",
 		Short: "Look at this machine as a router of the group would have to live on it",
@@ -35,11 +34,11 @@ themselves. Exit status 1 if something cannot work.`,
 			if os.Geteuid() != 0 {
 				return fmt.Errorf("doctor: needs root to probe the kernel and to listen on interfaces: use sudo")
 			}
-			path, given, err := file(a)
+			src, err := configSource(cmd, path, a)
 			if err != nil {
 				return err
 			}
-			cfg, problems := examineSaved(config.Source{Path: path, Optional: !given}, o.paths)
+			cfg, problems := examineSaved(src, o.paths)
 			if cfg == nil {
 				return errorsOf(problems)
 			}
@@ -64,7 +63,7 @@ themselves. Exit status 1 if something cannot work.`,
 		},
 	}
 	cmd.Flags().DurationVar(&listen, "listen", 4*time.Second, "for how long to listen on the carpdevs; 0: not at all")
-	file = fileArg(cmd)
+	configFlag(cmd, &path, "the same as FILE")
 	o.outputFlag(cmd)
 	return cmd
 }

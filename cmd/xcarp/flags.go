@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xcarp/xcarp/internal/config"
 	"github.com/xcarp/xcarp/internal/daemon"
 	"github.com/xcarp/xcarp/internal/spell"
 )
@@ -55,21 +56,17 @@ func configFlag(cmd *cobra.Command, path *string, usage string) {
 	cmd.PersistentFlags().StringVarP(path, "config", "c", defaultConfig, usage)
 }
 
-// fileArg lets a command have the configuration as its only word, or by --config as
-// xcarp run has it. The answer's second part is whether one of them was given.
-func fileArg(cmd *cobra.Command) func(a []string) (path string, given bool, err error) {
-	var path string
-	configFlag(cmd, &path, "the same as FILE")
-	return func(a []string) (string, bool, error) {
-		switch given := cmd.Flags().Changed("config"); {
-		case given && len(a) > 0:
-			return "", false, usageError{fmt.Errorf("%s: FILE and --config are the same: give one", cmd.Name())}
-		case len(a) > 0:
-			return a[0], true, nil
-		default:
-			return path, given, nil
-		}
+// configSource is the configuration of a command that takes it as its only word, or by
+// --config as xcarp run does: one that was named must exist.
+func configSource(cmd *cobra.Command, path string, a []string) (config.Source, error) {
+	given := cmd.Flags().Changed("config")
+	switch {
+	case given && len(a) > 0:
+		return config.Source{}, usageError{fmt.Errorf("%s: FILE and --config are the same: give one", cmd.Name())}
+	case len(a) > 0:
+		path, given = a[0], true
 	}
+	return config.Source{Path: path, Optional: !given}, nil
 }
 
 // words checks how many words stand behind a command.

@@ -29,7 +29,7 @@ func ifconfigCommand(o *options) *cobra.Command {
 	xcarp ifconfig carp1 vhid 1 pass password carpdev eth0 advskew 100 10.0.0.1 netmask 255.255.255.0
 	xcarp ifconfig carp1 [down|up|destroy|advskew 50|-alias 10.0.0.1]
 	xcarp ifconfig eth0 vhid 1 pass password 10.0.0.1/24 alias
-	xcarp ifconfig -g carp carpdemote 50
+	xcarp ifconfig -g carp [carpdemote 50]
 	xcarp ifconfig pfsync0 syncdev eth2 syncpeer 10.1.1.2 up
 
 Without words it prints the group, without a name all of them. A change passes the
