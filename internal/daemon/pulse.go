@@ -212,7 +212,7 @@ func (p *pulses) Backs(peer string) bool {
 		backs := slices.ContainsFunc(plan.watched, func(w *watched) bool {
 			said := w.said.Load()
 			return w.member == m && w.peer == peer && w.heard.Load() >= since &&
-				said != nil && said.state != carp.Master && said.term <= term
+				said != nil && said.State != carp.Master && said.Term <= term
 		})
 		if !backs {
 			return false

@@ -27,8 +27,8 @@ type watched struct {
 // shown is what others read of a group of a peer.
 type shown struct {
 	silence  atomic.Uint32
-	said     atomic.Pointer[standing] // of itself; nil: nothing yet
-	heard    atomic.Int64             // when the peer last answered on the carpdev, boot time
+	said     atomic.Pointer[carp.Said] // of itself, state and term; nil: nothing yet
+	heard    atomic.Int64              // when the peer last answered on the carpdev, boot time
 	demotion atomic.Uint32
 	limit    atomic.Int64
 	slowest  atomic.Int64
@@ -37,16 +37,10 @@ type shown struct {
 	deaf     atomic.Bool
 }
 
-// standing is where a peer's group stands, as last answered.
-type standing struct {
-	state carp.State
-	term  uint64
-}
-
 // state is where the peer's group last said that it is.
 func (s *shown) state() carp.State {
 	if said := s.said.Load(); said != nil {
-		return said.state
+		return said.State
 	}
 	return carp.Init
 }
@@ -92,8 +86,8 @@ func (w *watched) vouched() {
 func (w *watched) show() {
 	w.silence.Store(uint32(w.last.Silence))
 	answer, at := w.watch.Last()
-	if s := w.said.Load(); !at.IsZero() && (s == nil || s.state != answer.State || s.term != answer.Term) {
-		w.said.Store(&standing{answer.State, answer.Term})
+	if s := w.said.Load(); !at.IsZero() && (s == nil || s.State != answer.State || s.Term != answer.Term) {
+		w.said.Store(&carp.Said{State: answer.State, Term: answer.Term})
 	}
 	if at := w.watch.Heard(carp.PathCarpdev); !at.IsZero() {
 		w.heard.Store(int64(carp.SinceBoot(at)))
