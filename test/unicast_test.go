@@ -66,6 +66,11 @@ func TestUnicastPeers(t *testing.T) {
 	lanConfig(p.a, `[10.0.0.1/24, "fd00:1::1/64"]`, peers, 0)
 	lanConfig(p.b, `[10.0.0.1/24, "fd00:1::1/64"]`, peers, 100)
 	ofA, ofB := newTap(t, p.sw, p.a.lanPort), newTap(t, p.sw, p.b.lanPort)
+	// A kernel asks no neighbour before its link-local address is settled, and
+	// adverts to a peer whose MAC nobody knows go to everybody.
+	nstest.Eventually(t, 10*time.Second, "a's link-local address settled", func() bool {
+		return p.a.ns.Exec("ip", "-6", "addr", "show", "dev", "lan0", "scope", "link", "-tentative") != ""
+	})
 	p.a.start()
 	p.b.start()
 	p.a.waitState(30*time.Second, "MASTER", "lan")

@@ -40,9 +40,14 @@ type peer struct {
 	at      atomic.Pointer[group.Destination]
 }
 
-// peerEvery is how often a peer is looked up. A neighbour entry that nothing else
-// uses must be kept alive, and a peer whose card was changed has another MAC.
-const peerEvery = time.Second
+// peerEvery is how often a peer is looked up: a neighbour entry that nothing else
+// uses must be kept alive, and a peer whose card was changed has another MAC. One
+// whose MAC is not known is looked up every peerSoon: until then its adverts go to
+// everybody, and a kernel whose link-local address is tentative does not ask.
+const (
+	peerEvery = time.Second
+	peerSoon  = peerEvery / 10
+)
 
 // newUnicast opens its socket in the caller's network namespace.
 func newUnicast(log *zap.Logger, shared func(netip.Addr) bool) (*unicast, error) {
@@ -107,14 +112,20 @@ func everybody(to netip.Addr) carp.MAC {
 
 // Run follows the peers until the context ends.
 func (u *unicast) Run(ctx context.Context) error {
-	t := time.NewTicker(peerEvery)
+	t := time.NewTicker(peerSoon)
 	defer t.Stop()
-	for {
+	for all := time.Now(); ; {
 		select {
-		case <-t.C:
+		case now := <-t.C:
+			due := now.Sub(all) >= peerEvery
+			if due {
+				all = now
+			}
 			u.mu.Lock()
 			for _, p := range u.peers {
-				u.look(p)
+				if due || p.at.Load().MAC == everybody(p.addr) {
+					u.look(p)
+				}
 			}
 			u.mu.Unlock()
 		case <-ctx.Done():
