@@ -123,11 +123,19 @@ func (c *cpus) leave(cpu int) error {
 	if cpu == everyCPU {
 		return use(&others)
 	}
-	_ = unix.SchedSetaffinity(c.sender, &others)
 	err = use(&others, unix.Gettid(), c.sender)
+	// From here no goroutine may be waited for: those that have just been moved starve.
+	_ = unix.SchedSetaffinity(c.sender, &others)
 	c.wake() // one that sleeps goes where it may with its next step
-	time.Sleep(stepTime)
+	pause(stepTime)
 	return errors.Join(err, unix.SchedSetaffinity(c.sender, &c.may))
+}
+
+// pause sleeps as a thread does: a goroutine that slept would need another thread to
+// wake it.
+func pause(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	_, _, _ = unix.RawSyscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_MONOTONIC, 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0) // a signal ends it: a shorter step
 }
 
 // onCPU is the CPU that the caller is on.
