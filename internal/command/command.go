@@ -80,7 +80,6 @@ func (r *Runner) Run(ctx context.Context, env ...string) error {
 	}
 	pid := cmd.Process.Pid
 	exposeToOOM(pid)
-	_ = unix.SchedSetaffinity(pid, &allCPUs) // the daemon may have left one for a minute
 	exited := make(chan struct{})
 	go func() {
 		awaitExit(pid)
@@ -124,12 +123,6 @@ func (r *Runner) Run(ctx context.Context, env ...string) error {
 	}
 	return fmt.Errorf("wait for %s: %w", r.spec.Argv[0], waited)
 }
-
-// allCPUs are those that this process was given.
-var allCPUs = func() (may unix.CPUSet) {
-	_ = unix.SchedGetaffinity(0, &may) // if not, children are not moved
-	return may
-}()
 
 // exposeToOOM takes the daemon's protection from the OOM killer away from a process: a
 // program that eats the memory is to be killed first.

@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"errors"
+	"os"
 	"runtime"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,21 +27,22 @@ func threadOf(t *testing.T) int {
 	return <-tid
 }
 
-// TestAllThreadsLeaveACPU has this thread move the others: one that asked, and an
-// ordinary one.
-func TestAllThreadsLeaveACPU(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	c := newCPUs(func() {})
-	other := threadOf(t)
-	c.sender = threadOf(t)
-	uses := func(tid int, want unix.CPUSet) {
-		t.Helper()
-		var may unix.CPUSet
-		if err := unix.SchedGetaffinity(tid, &may); err != nil || may != want {
-			t.Errorf("thread %d may use %v, want %v: %v", tid, may, want, err)
-		}
+// mayUse is the CPUs that a thread may use.
+func mayUse(t *testing.T, tid int) (may unix.CPUSet) {
+	t.Helper()
+	if err := unix.SchedGetaffinity(tid, &may); err != nil {
+		t.Error(err)
 	}
+	return may
+}
+
+// TestTheSenderThreadLeavesACPU: it alone, for no longer than a step takes.
+func TestTheSenderThreadLeavesACPU(t *testing.T) {
+	var during, other unix.CPUSet
+	c := newCPUs(nil)
+	c.sender = threadOf(t)
+	ordinary := threadOf(t)
+	c.wake = func() { during, other = mayUse(t, c.sender), mayUse(t, ordinary) }
 	for cpu := range 1024 {
 		if !c.may.IsSet(cpu) {
 			continue
@@ -54,61 +57,39 @@ func TestAllThreadsLeaveACPU(t *testing.T) {
 		if err := c.leave(cpu); err != nil {
 			t.Fatal(err)
 		}
-		uses(other, want)
-		uses(c.sender, c.may) // the kernel moves a real-time thread that waits
-		uses(unix.Gettid(), c.may)
+		if during != want || other != c.may {
+			t.Errorf("leaving CPU %d, the thread might use %v, others %v; want %v, %v", cpu, during, other, want, c.may)
+		}
+		if got := mayUse(t, c.sender); got != c.may {
+			t.Errorf("after that it may use %v, want %v", got, c.may)
+		}
 	}
-	if err := c.leave(everyCPU); err != nil {
-		t.Fatal(err)
-	}
-	uses(other, c.may)
-	if err := c.leave(0); c.may.IsSet(0) && err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Keep(true); err != nil {
-		t.Fatal(err)
-	}
-	uses(other, c.may)
-	uses(c.sender, c.may)
-	if err := c.leave(0); err == nil {
-		t.Error("a process that is kept left")
-	}
-	uses(other, c.may)
 }
 
-// TestWhoIsAskedToLeave: one thing at a time, and the CPU on which the caller is.
+// TestWhoIsAskedToLeave: one at a time, and the CPU on which the caller is.
 func TestWhoIsAskedToLeave(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c := newCPUs(func() {})
+	c := newCPUs(nil)
 	if c.may.Count() < 2 {
 		if err := c.Leave(); err == nil {
 			t.Error("the only CPU is to be left")
 		}
 		return
 	}
-	if c.Back() {
-		t.Error("back before anything was left")
-	}
 	if err := c.Leave(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Return(); err == nil {
-		t.Error("two things are asked for at once")
+	if err := c.Leave(); err == nil {
+		t.Error("two are to be left at once")
 	}
-	if cpu := <-c.ask; cpu != c.left || !c.may.IsSet(cpu) {
-		t.Errorf("asked to leave CPU %d, noted %d", cpu, c.left)
-	}
-	if err := c.Return(); err != nil {
-		t.Fatal(err)
-	}
-	if cpu := <-c.ask; cpu != everyCPU || c.Back() {
-		t.Errorf("asked to leave CPU %d to come back", cpu)
+	if cpu := <-c.ask; !c.may.IsSet(cpu) {
+		t.Errorf("asked to leave CPU %d", cpu)
 	}
 }
 
-// TestAMoveWaitsForNoGoroutine: the threads that were moved starve where they are kept,
-// behind one of higher priority, and the sender thread is free all the same.
+// TestAMoveWaitsForNoGoroutine: the other threads starve, behind one of higher priority,
+// and the sender thread is free to use all CPUs again all the same.
 func TestAMoveWaitsForNoGoroutine(t *testing.T) {
 	nstest.RequireRoot(t)
 	c := newCPUs(func() {})
@@ -122,12 +103,13 @@ func TestAMoveWaitsForNoGoroutine(t *testing.T) {
 		nstest.Skip(t, "needs two CPUs")
 	}
 	c.sender = threadOf(t)
+	var one unix.CPUSet
+	one.Set(two[1])
+	var tids []int
 	var holds, ends atomic.Bool
 	waited, moved := make(chan bool), make(chan error)
 	go func() { // as who handles a flood
 		runtime.LockOSThread() // it ends with its goroutine
-		var one unix.CPUSet
-		one.Set(two[1])
 		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: realtime + 1}
 		if err := errors.Join(unix.SchedSetaffinity(0, &one), unix.SchedSetAttr(0, &attr, 0)); err != nil {
 			t.Error(err)
@@ -145,7 +127,15 @@ func TestAMoveWaitsForNoGoroutine(t *testing.T) {
 		for !holds.Load() {
 			runtime.Gosched()
 		}
-		err := c.leave(two[0])
+		me := unix.Gettid()
+		all, err := os.ReadDir("/proc/self/task")
+		for _, e := range all {
+			if tid, _ := strconv.Atoi(e.Name()); tid != me {
+				tids = append(tids, tid)
+				_ = unix.SchedSetaffinity(tid, &one) // it may have ended
+			}
+		}
+		err = errors.Join(err, c.leave(two[0]))
 		ends.Store(true)
 		moved <- err
 	}()
@@ -155,7 +145,7 @@ func TestAMoveWaitsForNoGoroutine(t *testing.T) {
 	if <-waited {
 		t.Error("the move waited for a thread that starves")
 	}
-	if err := c.leave(everyCPU); err != nil {
-		t.Fatal(err)
+	for _, tid := range tids {
+		_ = unix.SchedSetaffinity(tid, &c.may)
 	}
 }

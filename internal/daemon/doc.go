@@ -15,7 +15,7 @@
 //	pulses      agrees with the peers on keys; its thread (pulsethread.go, pulseclaim.go,
 //	            pulsesend.go, watched.go) asks them, judges their silence, claims, and moves the
 //	            groups at once
-//	cpus        moves the daemon's threads off a CPU that a flood keeps busy
+//	cpus        moves the sender thread off a CPU that a flood keeps busy
 //	life        signs of life, of the elections and of the thread for them
 //	story       tells the peers of changes, for why and log
 //	terms       writes the terms behind

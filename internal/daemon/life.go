@@ -11,14 +11,8 @@ import (
 // machine keeps ordinary threads waiting.
 const electionHung = time.Second
 
-const (
-	// sustainEvery is how often the sender thread speaks for the elections, at least.
-	sustainEvery = 100 * time.Millisecond
-
-	// electionLate is how old the newest sign of life of an election may be: it is
-	// asked for one every livenessEvery.
-	electionLate = livenessEvery + 150*time.Millisecond
-)
+// sustainEvery is how often the sender thread speaks for the elections, at least.
+const sustainEvery = 100 * time.Millisecond
 
 // stamp notes the sign of life here, for the watchdog, and in the dataplane, for
 // whom it answers.
@@ -64,20 +58,13 @@ func (m *member) sustained(now time.Time) bool {
 	return alive != 0 && carp.SinceBoot(now)-time.Duration(alive) < electionHung
 }
 
-// late reports whether the election's own sign of life is overdue, though it does not
-// hang.
-func (m *member) late(now time.Time) bool {
-	return m.sustained(now) && carp.SinceBoot(now)-time.Duration(m.alive.Load()) > electionLate
-}
-
 // sustain speaks for the elections, which have no real-time priority.
 func (t *pulseThread) sustain(now time.Time) {
 	if now.Sub(t.sustained) < sustainEvery/2 { // it is awake for something else
 		return
 	}
-	t.sustained, t.starved = now, false
+	t.sustained = now
 	for _, m := range t.d.members() {
 		m.sustain(now)
-		t.starved = t.starved || m.late(now)
 	}
 }

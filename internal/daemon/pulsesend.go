@@ -23,32 +23,22 @@ const (
 	sendShare   = 50
 	slowedLeast = 10 * time.Millisecond
 
-	// leaveEvery is the least time between two moves to other CPUs, and leaveFor how
-	// long all are quiet before the daemon may use all again: leaveBack if the thread,
-	// which the kernel may move, finds the one quiet that was left.
+	// leaveEvery is the least time between two moves to other CPUs.
 	leaveEvery = 100 * time.Millisecond
-	leaveBack  = 500 * time.Millisecond
-	leaveFor   = time.Minute
 )
 
 // sendCost is how long the newest sends of a real-time thread took. In a flood that is
 // long: a CPU that is behind with received frames handles them whenever somebody is done
 // with sending, for a jiffy or ten rounds unless another thread is due, and beside this
-// one none is. So the daemon leaves such a CPU; where all are so, the thread sends less.
-// A flood can follow: then the daemon's ordinary threads starve where they are kept, and
-// may use all at once. The real-time thread is never kept: a waiting one is moved by the
-// kernel to where it can run.
+// one none is. So the thread leaves such a CPU; where all are so, it sends less.
 type sendCost struct {
 	off  bool // do nothing about it
 	took [8]time.Duration
 	n    int
 	slow bool      // the newest
-	away bool      // from a CPU
-	left time.Time // when the daemon last left one, or came back
+	left time.Time // when the thread last left a CPU
 	cpus interface {
-		Leave() error  // the one that the caller is on
-		Return() error // to all
-		Back() bool    // whether the caller is on the one that was left last
+		Leave() error // the one that the caller is on
 	}
 }
 
@@ -74,18 +64,14 @@ func (c *sendCost) usual() (mean, longest time.Duration) {
 }
 
 // pace is how long to wait between the asks on each of some lines; 0: as you like. It
-// moves the daemon to another CPU if that may help, and back if its ordinary threads
-// starve there.
-func (c *sendCost) pace(now time.Time, lines int, starved bool) time.Duration {
+// moves the thread to another CPU if that may help.
+func (c *sendCost) pace(now time.Time, lines int) time.Duration {
 	if c.off {
 		return 0
 	}
-	since := now.Sub(c.left)
-	switch {
-	case c.away && (starved && since > electionLate || !c.slow && (since > leaveFor || since > leaveBack && c.cpus.Back())):
-		c.away, c.left = c.cpus.Return() != nil, now
-	case c.slow && since > leaveEvery:
-		c.away, c.left = c.cpus.Leave() == nil || c.away, now // there may be no other: it sends less
+	if c.slow && now.Sub(c.left) > leaveEvery {
+		_ = c.cpus.Leave() // there may be no other: it sends less
+		c.left = now
 	}
 	c.slow = false
 	usual, longest := c.usual()

@@ -48,10 +48,10 @@ const (
 	// realtime is the priority of the sender thread, among those of SCHED_FIFO.
 	realtime = 50
 
-	// spareProcs is how many goroutines may run beyond the usual: this thread when it
-	// wakes up must not wait until ordinary ones, which starve, have let go of theirs.
-	// More of them, and more frequent signs of life, cost CPU time in a flood.
-	spareProcs = 1
+	// leastProcs is how many goroutines may run at least: on one CPU, this thread beside
+	// an ordinary one. More than there are CPUs would be looking for work all the time,
+	// and in a flood each look is charged a part of it.
+	leastProcs = 2
 )
 
 // pulsePlan is whom the thread asks, on which ways. It is replaced as a whole.
@@ -115,7 +115,6 @@ type pulseThread struct {
 	held    time.Duration // by the slowest send of a round
 
 	sustained time.Time
-	starved   bool // an election is late
 	pulsing   map[*member]bool
 	unheard   map[*member]bool
 }
@@ -193,7 +192,9 @@ func (t *pulseThread) Run(ctx context.Context) {
 		t.log.Info("the sender of pulses runs without real-time priority", zap.Error(err))
 		t.cost.off = true // a send is slow whenever another thread is due
 	}
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
+	if runtime.GOMAXPROCS(0) < leastProcs {
+		runtime.GOMAXPROCS(leastProcs)
+	}
 	t.all.sender = unix.Gettid()
 	go t.all.Run(ctx)
 	stop := context.AfterFunc(ctx, t.Wake)
@@ -297,7 +298,7 @@ func (t *pulseThread) read(p *pulsePlan) {
 
 // ask sends what is due, and returns the shortest time between two asks.
 func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
-	slowed := t.cost.pace(now, len(p.lines), t.starved)
+	slowed := t.cost.pace(now, len(p.lines))
 	shortest := max(pulseIdle, slowed)
 	for _, w := range p.watched {
 		w.watch.Slow(slowed)
@@ -320,7 +321,7 @@ func (t *pulseThread) ask(p *pulsePlan, now time.Time) time.Duration {
 			pace = max(pace, slowed)
 		}
 		left := l.next.Sub(now)
-		if left > pace { // it was planned at a slower pace
+		if left > pace || 0 < left && left <= slowed/2 { // it was planned at a slower pace, or goes with another
 			l.next = now
 		} else if left > 0 {
 			shortest = min(shortest, max(left, carp.DetectFast.Interval))

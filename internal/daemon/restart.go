@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"strings"
 	"time"
 
@@ -117,12 +116,6 @@ func (d *Daemon) exec(program string) {
 		_ = d.Journal.Flush() // what it cannot keep it counts
 	}
 	signal.Ignore(unix.SIGHUP) // which the next one inherits: it reads what is on disk before it listens
-	// The next process has the CPUs of the thread that makes it.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if d.pulses != nil {
-		_ = d.pulses.thread.all.Keep(true)
-	}
 	for _, m := range d.members() {
 		m.stampAhead(true)
 	}
@@ -130,9 +123,6 @@ func (d *Daemon) exec(program string) {
 		d.log.Error("not replaced: this process goes on", zap.String("program", program), zap.Error(err))
 		for _, m := range d.members() {
 			m.stampAhead(false)
-		}
-		if d.pulses != nil {
-			_ = d.pulses.thread.all.Keep(false)
 		}
 		if d.Hangup != nil {
 			signal.Notify(d.Hangup, unix.SIGHUP)
