@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,22 +26,35 @@ const (
 
 	// leaveEvery is the least time between two moves to other CPUs.
 	leaveEvery = 100 * time.Millisecond
+
+	// floodedLeast is how long the thread waits at least between asks in a flood of
+	// adverts, and floodedFor how long after the newest sign of one that is.
+	floodedLeast = 50 * time.Millisecond
+	floodedFor   = 3 * time.Second
 )
 
 // sendCost is how long the newest sends of a real-time thread took. In a flood that is
 // long: a CPU that is behind with received frames handles them whenever somebody is done
 // with sending, for a jiffy or ten rounds unless another thread is due, and beside this
-// one none is. So the thread leaves such a CPU; where all are so, it sends less.
+// one none is. So the thread leaves such a CPU; where all are so, it sends less. In a flood
+// of adverts it sends less anyway: that follows, and every time that the thread wakes up
+// may be when.
 type sendCost struct {
 	off  bool // do nothing about it
 	took [8]time.Duration
 	n    int
 	slow bool      // the newest
 	left time.Time // when the thread last left a CPU
+
+	flooded atomic.Int64 // when there was last a flood of adverts, boot time; by others
+
 	cpus interface {
 		Leave() error // the one that the caller is on
 	}
 }
+
+// Flooded tells that there is a flood of adverts. Any goroutine may.
+func (c *sendCost) Flooded(now time.Time) { c.flooded.Store(int64(carp.SinceBoot(now))) }
 
 func (c *sendCost) add(took time.Duration) {
 	c.took[c.n%len(c.took)] = took
@@ -74,11 +88,15 @@ func (c *sendCost) pace(now time.Time, lines int) time.Duration {
 		c.left = now
 	}
 	c.slow = false
+	var least time.Duration
+	if at := c.flooded.Load(); at != 0 && carp.SinceBoot(now)-time.Duration(at) < floodedFor {
+		least = floodedLeast
+	}
 	usual, longest := c.usual()
 	if usual <= sendUsual && longest <= sendLong {
-		return 0
+		return least
 	}
-	return min(max(usual*sendShare*time.Duration(lines), slowedLeast), pulseSlowest)
+	return min(max(usual*sendShare*time.Duration(lines), slowedLeast, least), pulseSlowest)
 }
 
 // send sends a pulse of any kind, with a nonce above all before on the same line, and

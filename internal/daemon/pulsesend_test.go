@@ -50,6 +50,12 @@ func TestSlowSendsMoveAndSlowDown(t *testing.T) {
 	check("back, then", sends(slower), pulseSlowest, 3)
 	check("it ends", sends(eight(quick)...), 0, 3)
 	now = now.Add(leaveEvery)
+	c.Flooded(now)
+	check("a flood of adverts, elsewhere", sends(quick), floodedLeast, 3)
+	check("here as well", sends(eight(slow)...), floodedLeast, 3)
+	check("elsewhere again", sends(eight(quick)...), floodedLeast, 3)
+	now = now.Add(floodedFor)
+	check("it is over", sends(quick), 0, 3)
 	f.only = errors.New("one CPU")
 	check("nowhere to go", sends(slower), 0, 4)
 	c.off = true
@@ -93,6 +99,28 @@ func TestAVerdictWaitsForNoOther(t *testing.T) {
 	} {
 		if got := w.news(tt.silence, now.Add(tt.after)); got != tt.want {
 			t.Errorf("%v after %v: %v, want %v", tt.silence, tt.after, got, tt.want)
+		}
+	}
+}
+
+// TestAFloodIsARate: whatever was refused in a long time, and counters that were made
+// anew, are none.
+func TestAFloodIsARate(t *testing.T) {
+	at := carp.BootTime(time.Hour)
+	for _, tt := range []struct {
+		n     uint64 // after 1000
+		after time.Duration
+		want  bool
+	}{
+		{1000, time.Second, false},
+		{11_000, time.Second, false},
+		{11_001, time.Second, true},
+		{6001, time.Second / 2, true},
+		{11_001, time.Hour, false},
+		{0, time.Second, false},
+	} {
+		if got := (refusals{1000, at}).flood(refusals{tt.n, at.Add(tt.after)}); got != tt.want {
+			t.Errorf("from 1000 to %d in %v: a flood %v, want %v", tt.n, tt.after, got, tt.want)
 		}
 	}
 }

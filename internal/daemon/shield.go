@@ -101,8 +101,35 @@ func (d *Daemon) suspect(m *member, v *carp.Verdict, why string) {
 	}
 }
 
+// floodRate is how many adverts a second a dataplane refuses in a flood of them.
+const floodRate = 10_000
+
+// refusals is how many adverts a dataplane had refused when.
+type refusals struct {
+	n  uint64
+	at time.Time
+}
+
+// flood reports whether there was one between then and now.
+func (r refusals) flood(now refusals) bool {
+	return now.n > r.n && float64(now.n-r.n) > floodRate*now.at.Sub(r.at).Seconds()
+}
+
+// refused returns how many it has refused until now.
+func (dev *carpdev) refused(now time.Time) (refusals, error) {
+	all, err := dev.port.Counters()
+	r := refusals{at: now}
+	for _, of := range all {
+		for _, why := range droppedEarly {
+			r.n += of[why]
+		}
+	}
+	return r, err
+}
+
 // sample passes on what the dataplane of a carpdev shows, until ctx ends or the
-// carpdev is let go.
+// carpdev is let go. Of a flood, of which it shows an advert a second, it tells the
+// sender of pulses.
 func (d *Daemon) sample(ctx context.Context, dev *carpdev) error {
 	defer close(dev.sampled)
 	samples, err := dev.port.Samples()
@@ -114,6 +141,7 @@ func (d *Daemon) sample(ctx context.Context, dev *carpdev) error {
 	defer stop()
 	stopHere := context.AfterFunc(dev.open, func() { samples.Close() })
 	defer stopHere()
+	var before refusals
 	for {
 		s, err := samples.Read()
 		if errors.Is(err, loader.ErrClosed) {
@@ -122,6 +150,13 @@ func (d *Daemon) sample(ctx context.Context, dev *carpdev) error {
 		if err != nil {
 			d.log.Error("no more hints about adverts that the dataplane refuses", zap.String("carpdev", dev.name), zap.Error(err))
 			return nil
+		}
+		if d.pulses != nil && s.At.Sub(before.at) >= sayPause/2 {
+			now, err := dev.refused(s.At)
+			if err == nil && before.flood(now) {
+				d.pulses.thread.cost.Flooded(s.At)
+			}
+			before = now
 		}
 		if len(s.Data) < 2 {
 			continue
