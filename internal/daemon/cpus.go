@@ -26,7 +26,8 @@ type cpus struct {
 	wake   func()   // wakes it
 }
 
-// stepTime is what the sender thread gets to take a step on another CPU.
+// stepTime is what the sender thread gets to take a step on another CPU. Go asks a goroutine
+// for its place after 10 ms, and who moves the thread has to be done by then.
 const stepTime = 5 * time.Millisecond
 
 // newCPUs is given what wakes the thread that will ask.
@@ -94,10 +95,12 @@ func (c *cpus) leave(cpu int) error {
 	if err != nil {
 		return err
 	}
-	err = unix.SchedSetaffinity(c.sender, &others)
+	if err := unix.SchedSetaffinity(c.sender, &others); err != nil {
+		return err
+	}
 	c.wake() // if it sleeps it goes where it may with its next step
 	pause(stepTime)
-	return errors.Join(err, unix.SchedSetaffinity(c.sender, &c.may))
+	return unix.SchedSetaffinity(c.sender, &c.may)
 }
 
 // pause sleeps as a thread does: a goroutine that slept would need another thread to

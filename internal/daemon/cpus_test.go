@@ -17,6 +17,7 @@ import (
 
 // threadOf starts a thread that waits for the end of the test.
 func threadOf(t *testing.T) int {
+	t.Helper()
 	end, tid := make(chan struct{}), make(chan int)
 	t.Cleanup(func() { close(end) })
 	go func() {
@@ -25,6 +26,23 @@ func threadOf(t *testing.T) int {
 		<-end
 	}()
 	return <-tid
+}
+
+// useAll lets all threads of the process but one use some CPUs. One that is made meanwhile
+// has those of its maker, so all are listed twice.
+func useAll(t *testing.T, cpus unix.CPUSet, but int) {
+	t.Helper()
+	for range 2 {
+		all, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Error(err)
+		}
+		for _, e := range all {
+			if tid, _ := strconv.Atoi(e.Name()); tid != but {
+				_ = unix.SchedSetaffinity(tid, &cpus) // it may have ended
+			}
+		}
+	}
 }
 
 // mayUse is the CPUs that a thread may use.
@@ -105,7 +123,7 @@ func TestAMoveWaitsForNoGoroutine(t *testing.T) {
 	c.sender = threadOf(t)
 	var one unix.CPUSet
 	one.Set(two[1])
-	var tids []int
+	t.Cleanup(func() { useAll(t, c.may, 0) })
 	var holds, ends atomic.Bool
 	waited, moved := make(chan bool), make(chan error)
 	go func() { // as who handles a flood
@@ -127,15 +145,8 @@ func TestAMoveWaitsForNoGoroutine(t *testing.T) {
 		for !holds.Load() {
 			runtime.Gosched()
 		}
-		me := unix.Gettid()
-		all, err := os.ReadDir("/proc/self/task")
-		for _, e := range all {
-			if tid, _ := strconv.Atoi(e.Name()); tid != me {
-				tids = append(tids, tid)
-				_ = unix.SchedSetaffinity(tid, &one) // it may have ended
-			}
-		}
-		err = errors.Join(err, c.leave(two[0]))
+		useAll(t, one, unix.Gettid())
+		err := c.leave(two[0])
 		ends.Store(true)
 		moved <- err
 	}()
@@ -145,7 +156,7 @@ func TestAMoveWaitsForNoGoroutine(t *testing.T) {
 	if <-waited {
 		t.Error("the move waited for a thread that starves")
 	}
-	for _, tid := range tids {
-		_ = unix.SchedSetaffinity(tid, &c.may)
+	if got := mayUse(t, c.sender); got != c.may {
+		t.Errorf("the sender thread may use %v, want %v", got, c.may)
 	}
 }

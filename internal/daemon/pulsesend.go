@@ -28,7 +28,7 @@ const (
 	leaveEvery = 100 * time.Millisecond
 
 	// floodedLeast is how long the thread waits at least between asks in a flood of
-	// adverts, and floodedFor how long after the newest sign of one that is.
+	// adverts that makes sends slow, and floodedFor how old the newest sign of either is.
 	floodedLeast = 50 * time.Millisecond
 	floodedFor   = 3 * time.Second
 )
@@ -37,14 +37,15 @@ const (
 // long: a CPU that is behind with received frames handles them whenever somebody is done
 // with sending, for a jiffy or ten rounds unless another thread is due, and beside this
 // one none is. So the thread leaves such a CPU; where all are so, it sends less. In a flood
-// of adverts it sends less anyway: that follows, and every time that the thread wakes up
-// may be when.
+// of adverts it sends less where a CPU is left, too: the flood follows, and the thread may
+// find it there whenever it wakes up.
 type sendCost struct {
 	off  bool // do nothing about it
 	took [8]time.Duration
 	n    int
-	slow bool      // the newest
-	left time.Time // when the thread last left a CPU
+	slow bool      // one since pace was asked
+	hit  time.Time // when one was slow last
+	left time.Time // when the thread last asked to leave a CPU
 
 	flooded atomic.Int64 // when there was last a flood of adverts, boot time; by others
 
@@ -83,13 +84,15 @@ func (c *sendCost) pace(now time.Time, lines int) time.Duration {
 	if c.off {
 		return 0
 	}
-	if c.slow && now.Sub(c.left) > leaveEvery {
-		_ = c.cpus.Leave() // there may be no other: it sends less
-		c.left = now
+	if c.slow {
+		if c.hit = now; now.Sub(c.left) > leaveEvery {
+			_ = c.cpus.Leave() // there may be no other: it sends less
+			c.left = now
+		}
 	}
 	c.slow = false
 	var least time.Duration
-	if at := c.flooded.Load(); at != 0 && carp.SinceBoot(now)-time.Duration(at) < floodedFor {
+	if at := carp.BootTime(time.Duration(c.flooded.Load())); now.Sub(at) < floodedFor && now.Sub(c.hit) < floodedFor {
 		least = floodedLeast
 	}
 	usual, longest := c.usual()

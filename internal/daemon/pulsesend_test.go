@@ -50,16 +50,20 @@ func TestSlowSendsMoveAndSlowDown(t *testing.T) {
 	check("back, then", sends(slower), pulseSlowest, 3)
 	check("it ends", sends(eight(quick)...), 0, 3)
 	now = now.Add(leaveEvery)
-	c.Flooded(now)
-	check("a flood of adverts, elsewhere", sends(quick), floodedLeast, 3)
-	check("here as well", sends(eight(slow)...), floodedLeast, 3)
-	check("elsewhere again", sends(eight(quick)...), floodedLeast, 3)
 	now = now.Add(floodedFor)
-	check("it is over", sends(quick), 0, 3)
+	c.Flooded(now)
+	check("a flood of adverts that slows nothing", sends(eight(quick)...), 0, 3)
+	check("and something", sends(slower), floodedLeast, 4)
+	check("another CPU", sends(eight(quick)...), floodedLeast, 4)
+	check("a little slow", sends(eight(150*time.Microsecond)...), floodedLeast, 4)
+	check("all on the other CPU", sends(eight(slower)...), pulseSlowest, 5)
+	check("elsewhere again", sends(eight(quick)...), floodedLeast, 5)
+	now = now.Add(floodedFor)
+	check("it is over", sends(quick), 0, 5)
 	f.only = errors.New("one CPU")
-	check("nowhere to go", sends(slower), 0, 4)
+	check("nowhere to go", sends(slower), 0, 6)
 	c.off = true
-	check("no real-time thread", sends(eight(slower)...), 0, 4)
+	check("no real-time thread", sends(eight(slower)...), 0, 6)
 }
 
 // TestAStarvedElectionIsSustained, one that hangs is not.
@@ -103,8 +107,8 @@ func TestAVerdictWaitsForNoOther(t *testing.T) {
 	}
 }
 
-// TestAFloodIsARate: whatever was refused in a long time, and counters that were made
-// anew, are none.
+// TestAFloodIsARate: what was refused in a long time is none, nor are counters that were
+// made anew.
 func TestAFloodIsARate(t *testing.T) {
 	at := carp.BootTime(time.Hour)
 	for _, tt := range []struct {

@@ -104,7 +104,7 @@ func (d *Daemon) suspect(m *member, v *carp.Verdict, why string) {
 // floodRate is how many adverts a second a dataplane refuses in a flood of them.
 const floodRate = 10_000
 
-// refusals is how many adverts a dataplane had refused when.
+// refusals is how many adverts of a vhid a dataplane had refused when.
 type refusals struct {
 	n  uint64
 	at time.Time
@@ -115,16 +115,24 @@ func (r refusals) flood(now refusals) bool {
 	return now.n > r.n && float64(now.n-r.n) > floodRate*now.at.Sub(r.at).Seconds()
 }
 
-// refused returns how many it has refused until now.
-func (dev *carpdev) refused(now time.Time) (refusals, error) {
-	all, err := dev.port.Counters()
-	r := refusals{at: now}
-	for _, of := range all {
-		for _, why := range droppedEarly {
-			r.n += of[why]
-		}
+// flooded looks whether there is a flood of adverts for a vhid. It is given what this
+// has returned before.
+func (d *Daemon) flooded(dev *carpdev, vhid uint8, before refusals) refusals {
+	now := refusals{at: group.BootClock()}
+	if d.pulses == nil || now.at.Sub(before.at) < sayPause/2 {
+		return before
 	}
-	return r, err
+	of, err := dev.port.CountersOf(vhid)
+	if err != nil {
+		return before
+	}
+	for _, why := range droppedEarly {
+		now.n += of[why]
+	}
+	if before.flood(now) {
+		d.pulses.thread.cost.Flooded(now.at)
+	}
+	return now
 }
 
 // sample passes on what the dataplane of a carpdev shows, until ctx ends or the
@@ -141,7 +149,7 @@ func (d *Daemon) sample(ctx context.Context, dev *carpdev) error {
 	defer stop()
 	stopHere := context.AfterFunc(dev.open, func() { samples.Close() })
 	defer stopHere()
-	var before refusals
+	before := map[uint8]refusals{}
 	for {
 		s, err := samples.Read()
 		if errors.Is(err, loader.ErrClosed) {
@@ -151,16 +159,10 @@ func (d *Daemon) sample(ctx context.Context, dev *carpdev) error {
 			d.log.Error("no more hints about adverts that the dataplane refuses", zap.String("carpdev", dev.name), zap.Error(err))
 			return nil
 		}
-		if d.pulses != nil && s.At.Sub(before.at) >= sayPause/2 {
-			now, err := dev.refused(s.At)
-			if err == nil && before.flood(now) {
-				d.pulses.thread.cost.Flooded(s.At)
-			}
-			before = now
-		}
 		if len(s.Data) < 2 {
 			continue
 		}
+		before[s.Data[1]] = d.flooded(dev, s.Data[1], before[s.Data[1]])
 		for _, m := range d.members() {
 			if m.dev == dev && m.cfg.VHID == s.Data[1] {
 				select {

@@ -28,6 +28,7 @@ type unicast struct {
 	handle *netlink.Handle
 	socket *nl.NetlinkSocket // for what the handle cannot ask
 	shared func(netip.Addr) bool
+	more   chan struct{} // holds one: there are more peers
 
 	mu    sync.Mutex // groups come and go while Run runs
 	peers []*peer
@@ -38,15 +39,27 @@ type peer struct {
 	ifindex int
 	addr    netip.Addr
 	at      atomic.Pointer[group.Destination]
+
+	added, looked time.Time // under the mutex of unicast
+}
+
+// due is when the peer is to be looked up again.
+func (p *peer) due() time.Time {
+	if p.at.Load().MAC == everybody(p.addr) && p.looked.Sub(p.added) < peerNew {
+		return p.looked.Add(peerSoon)
+	}
+	return p.looked.Add(peerEvery)
 }
 
 // peerEvery is how often a peer is looked up: a neighbour entry that nothing else
 // uses must be kept alive, and a peer whose card was changed has another MAC. One
-// whose MAC is not known is looked up every peerSoon: until then its adverts go to
-// everybody, and a kernel whose link-local address is tentative does not ask.
+// whose MAC is not known is looked up every peerSoon for the first peerNew: until then
+// its adverts go to everybody, and a kernel whose link-local address is tentative does
+// not ask.
 const (
 	peerEvery = time.Second
 	peerSoon  = peerEvery / 10
+	peerNew   = 10 * time.Second
 )
 
 // newUnicast opens its socket in the caller's network namespace.
@@ -60,7 +73,7 @@ func newUnicast(log *zap.Logger, shared func(netip.Addr) bool) (*unicast, error)
 		h.Close()
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
-	return &unicast{log: log, handle: h, socket: s, shared: shared}, nil
+	return &unicast{log: log, handle: h, socket: s, shared: shared, more: make(chan struct{}, 1)}, nil
 }
 
 // Close is for after Run.
@@ -85,12 +98,16 @@ func (d *Daemon) destination(m *member, to, mcast netip.Addr) func() group.Desti
 
 // Add begins to follow a peer.
 func (u *unicast) Add(ifindex int, to netip.Addr) *peer {
-	p := &peer{ifindex: ifindex, addr: to}
+	p := &peer{ifindex: ifindex, addr: to, added: time.Now()}
 	p.at.Store(&group.Destination{To: to, MAC: everybody(to)})
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.peers = append(u.peers, p)
 	u.look(p)
+	select {
+	case u.more <- struct{}{}:
+	default:
+	}
 	return p
 }
 
@@ -112,32 +129,40 @@ func everybody(to netip.Addr) carp.MAC {
 
 // Run follows the peers until the context ends.
 func (u *unicast) Run(ctx context.Context) error {
-	t := time.NewTicker(peerSoon)
+	t := time.NewTimer(0)
 	defer t.Stop()
-	for all := time.Now(); ; {
+	for {
 		select {
-		case now := <-t.C:
-			due := now.Sub(all) >= peerEvery
-			if due {
-				all = now
-			}
-			u.mu.Lock()
-			for _, p := range u.peers {
-				if due || p.at.Load().MAC == everybody(p.addr) {
-					u.look(p)
-				}
-			}
-			u.mu.Unlock()
+		case <-t.C:
+		case <-u.more:
 		case <-ctx.Done():
 			return nil
 		}
+		t.Reset(time.Until(u.lookAround()))
 	}
+}
+
+// lookAround looks up who is due, and returns when the next one is.
+func (u *unicast) lookAround() time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	next := time.Now().Add(peerEvery)
+	for _, p := range u.peers {
+		if !time.Now().Before(p.due()) {
+			u.look(p)
+		}
+		if at := p.due(); at.Before(next) {
+			next = at
+		}
+	}
+	return next
 }
 
 // look asks the kernel for the route to the peer and for the MAC of its next hop,
 // and has it ask the neighbour where that is not fresh. What was known stays while
 // nothing better is. With mu held.
 func (u *unicast) look(p *peer) {
+	p.looked = time.Now()
 	now := *p.at.Load()
 	hop := p.addr
 	routes, err := u.handle.RouteGetWithOptions(p.addr.AsSlice(), &netlink.RouteGetOptions{OifIndex: p.ifindex})
