@@ -107,7 +107,7 @@ type pulseThread struct {
 	claims map[*member]carp.Claim // under way, by their groups' word
 	takes  []take
 
-	// The thread's own.
+	// The thread's own, but for what cost says.
 	sockets map[int]int // by ifindex
 	running map[*member]*claimRun
 	said    map[*member]time.Time // when it was last said that a claim waits in vain
@@ -355,15 +355,15 @@ func (l *line) paceAt(now time.Time, slowed time.Duration) time.Duration {
 // turns finds the lines that are asked now, and when they are to be again. If asks are
 // slowed, those that are due soon go with one that is: the thread wakes up less.
 func (p *pulsePlan) turns(now time.Time, slowed bool) {
-	any := false
+	one := false
 	for _, l := range p.lines {
 		left := l.next.Sub(now)
 		l.goes = left <= 0 || left > l.pace // it was planned at a slower pace
-		any = any || l.goes
+		one = one || l.goes
 	}
 	for _, l := range p.lines {
 		left := l.next.Sub(now)
-		if l.goes = l.goes || any && slowed && left <= l.pace/2; !l.goes {
+		if l.goes = l.goes || one && slowed && left <= l.pace/2; !l.goes {
 			continue
 		}
 		if l.next = l.next.Add(l.pace); left > 0 || !l.next.After(now) {

@@ -31,14 +31,14 @@ func TestLinesAreAskedAtTheirPace(t *testing.T) {
 		asks, wakes := make([]int, len(p.lines)), 0
 		for now := start; now.Before(start.Add(6 * time.Second)); now = now.Add(tt.wake) {
 			p.turns(now, tt.slowed)
-			any := false
+			asked := false
 			for i, l := range p.lines {
 				if l.goes {
 					asks[i]++
-					any = true
+					asked = true
 				}
 			}
-			if any {
+			if asked {
 				wakes++
 			}
 		}

@@ -122,12 +122,12 @@ func (d *Daemon) flooded(dev *carpdev, vhid uint8, before refusals) refusals {
 	if d.pulses == nil || now.at.Sub(before.at) < sayPause/2 {
 		return before
 	}
-	of, err := dev.port.CountersOf(vhid)
+	all, err := dev.port.Counters(vhid)
 	if err != nil {
 		return before
 	}
 	for _, why := range droppedEarly {
-		now.n += of[why]
+		now.n += all[vhid][why]
 	}
 	if before.flood(now) {
 		d.pulses.thread.cost.Flooded(now.at)

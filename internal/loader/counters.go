@@ -28,9 +28,10 @@ var reasons = sync.OnceValues(func() ([]string, error) {
 	return names, nil
 })
 
-// Counters returns packets by vhid and reason since the maps were made. Vhid 0
-// counts what is nobody's; every reason of a configured vhid is there, zero or not.
-func (p *Port) Counters() (map[uint8]map[string]uint64, error) {
+// Counters returns packets by vhid and reason since the maps were made, of these vhids, or
+// of all that are configured and of vhid 0, which counts what is nobody's. Every reason of a
+// vhid is there, zero or not.
+func (p *Port) Counters(vhids ...uint8) (map[uint8]map[string]uint64, error) {
 	p.alive.RLock()
 	defer p.alive.RUnlock()
 	if p.maps == nil {
@@ -39,33 +40,17 @@ func (p *Port) Counters() (map[uint8]map[string]uint64, error) {
 	names, err := reasons()
 	if err != nil {
 		return nil, err
+	}
+	if len(vhids) == 0 {
+		vhids = p.maps.counted()
 	}
 	all := map[uint8]map[string]uint64{}
-	for vhid := range 256 {
-		if vhid != 0 && !p.maps.configured(uint8(vhid)) {
-			continue
-		}
-		of, err := p.count(uint8(vhid), names)
-		if err != nil {
+	for _, vhid := range vhids {
+		if all[vhid], err = p.count(vhid, names); err != nil {
 			return nil, err
 		}
-		all[uint8(vhid)] = of
 	}
 	return all, nil
-}
-
-// CountersOf returns those of one vhid.
-func (p *Port) CountersOf(vhid uint8) (map[string]uint64, error) {
-	p.alive.RLock()
-	defer p.alive.RUnlock()
-	if p.maps == nil {
-		return nil, ErrClosed
-	}
-	names, err := reasons()
-	if err != nil {
-		return nil, err
-	}
-	return p.count(vhid, names)
 }
 
 // count reads the counters of a vhid. With alive held.

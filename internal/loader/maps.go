@@ -171,6 +171,17 @@ func (m *maps) configured(vhid uint8) bool {
 	return m.memory != nil && xdpVhidFlag(m.flags(vhid).Load())&xdpVhidFlagVHID_CONFIGURED != 0
 }
 
+// counted are the vhids that are configured, and 0.
+func (m *maps) counted() []uint8 {
+	all := []uint8{0}
+	for vhid := 1; vhid < 256; vhid++ {
+		if m.configured(uint8(vhid)) {
+			all = append(all, uint8(vhid))
+		}
+	}
+	return all
+}
+
 func (m *maps) close() error {
 	var errs []error
 	if m.memory != nil {
